@@ -1,0 +1,1 @@
+from softmaxes._functions import log_softmax, logsumexp, softmax

@@ -1,0 +1,238 @@
+"""
+What every function asks of its arguments: one library, real dtypes, valid axes, fitting shapes.
+
+The only file that asks array-api-compat. Every error names the argument, what it was and what was
+expected.
+"""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import array_api_extra as xpx
+from array_api_compat import array_namespace, device, is_array_api_obj, is_dask_array
+from array_api_compat import numpy as np
+
+__all__ = ["Array", "Arrays", "Axes", "Axis", "Call", "Namespace", "checked", "device", "like", "mapped"]
+
+Array: TypeAlias = Any  # the array libraries have no common type yet
+Namespace: TypeAlias = Any
+Axes: TypeAlias = tuple[int, ...]
+Axis: TypeAlias = int | Axes | None
+
+# Narrower than float32: computed in float32, rounded once at the end.
+NARROW = ("float16", "bfloat16", "float8")
+
+
+class Arrays(NamedTuple):
+    """The arrays of a call, or their tangents; None where there is none."""
+
+    x: Array
+    where: Array = None
+    temperature: Array = None
+    weights: Array = None
+
+
+class Call(NamedTuple):
+    """
+    A call whose arguments have been checked.
+
+    The arrays have as many axes as x. Axes count from the end, so that others may stand in front.
+    The work is done in the dtype `working`, the result is rounded to `dtype`.
+    """
+
+    arrays: Arrays
+    axis: Axes
+    working: Any
+    dtype: Any
+    shape: tuple[int, ...]
+    reduced: tuple[int, ...]
+    kept: tuple[int, ...]
+    xp: Namespace
+
+    def in_working_precision(self, a: Array) -> Array:
+        """Return a, unless it is a mask, in the dtype to compute in."""
+        if _is(a.dtype, "bool", self.xp):
+            return a
+        return self.xp.astype(a, self.working, copy=False)
+
+
+def checked(
+    x: Any, axis: Any, *, where: Any = None, temperature: Any = None, weights: Any = None
+) -> Call:
+    """Return the arguments in canonical form, or raise TypeError or ValueError."""
+    x, xp = _array("x", x)
+    where = _option("where", where, x, xp)
+    temperature = _option("temperature", temperature, x, xp)
+    weights = _option("weights", weights, x, xp)
+    dtype = _result_dtype({"x": x, "temperature": temperature, "weights": weights}, xp)
+    working = xp.float32 if _name(dtype).startswith(NARROW) else dtype
+    if not _is(x.dtype, "real floating", xp):
+        x = xp.astype(x, working)  # before any subtraction: integers would wrap
+
+    shape = tuple(x.shape)
+    if weights is not None:
+        weights = _real(weights, working, x, xp)
+        shape = _broadcast("weights", weights, x)
+        x = xp.broadcast_to(x, shape)
+    axes = _axes(axis, x.ndim)
+    if where is not None:
+        if not _is(where.dtype, "bool", xp):
+            raise TypeError(f"where must be boolean, got dtype {_name(where.dtype)}")
+        where = _fitting("where", where, x, xp)
+    if temperature is not None:
+        temperature = _real(temperature, working, x, xp)
+        if _known_to_be(~(temperature >= 0.0), xp):
+            raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
+        temperature = _fitting("temperature", temperature, x, xp)
+    if weights is not None:
+        weights = _fitting("weights", weights, x, xp)
+
+    arrays = Arrays(x, where, temperature, weights)
+    reduced = tuple(n for a, n in enumerate(shape) if a - x.ndim not in axes)
+    kept = tuple(1 if a - x.ndim in axes else n for a, n in enumerate(shape))
+    if not axes:  # every entry is a slice of its own, as is a scalar
+        arrays = Arrays(*(a if a is None else xp.reshape(a, (*a.shape, 1)) for a in arrays))
+        axes = (-1,)
+    return Call(arrays, axes, working, dtype, shape, reduced, kept, xp)
+
+
+def like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array:
+    """Return a tangent or cotangent, checked: real, of the library and of the given shape."""
+    v = _option(name, v, call.arrays.x, call.xp)
+    if v is None:
+        raise TypeError(f"{name} must be an array of shape {shape}, got None")
+    if not isinstance(v, numbers.Real):
+        _result_dtype({name: v}, call.xp)
+    v = _real(v, call.working, call.arrays.x, call.xp)
+    if tuple(v.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(v.shape)}")
+    return v
+
+
+def mapped(f: Callable[[Array], Array], tree: Any) -> Any:
+    """Return the tuples of tuples of arrays with f applied to every array; None stays None."""
+    if tree is None:
+        return None
+    if not isinstance(tree, tuple):
+        return f(tree)
+    parts = [mapped(f, part) for part in tree]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+
+
+def _array(name: str, x: Any) -> tuple[Array, Namespace]:
+    if isinstance(x, (numbers.Number, list, tuple)) and not is_array_api_obj(x):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a rectangular sequence of numbers: {error}") from None
+    if not is_array_api_obj(x) or _name(type(x)) == "MaskedArray":
+        raise TypeError(
+            f"{name} must be an array, a sequence of numbers or a number, "
+            f"got {type(x).__module__}.{type(x).__qualname__}"
+        )
+    return x, array_namespace(x)
+
+
+def _option(name: str, value: Any, x: Array, xp: Namespace) -> Array:
+    """Return an array of the library of x, a Python number, or None."""
+    if value is None or isinstance(value, numbers.Real):
+        return value if not isinstance(value, bool) or name != "where" else xp.asarray(value)
+    if isinstance(value, (list, tuple)):
+        return xp.asarray(_array(name, value)[0].tolist(), device=device(x))
+    if isinstance(value, numbers.Number):
+        raise TypeError(f"{name} must be real, got {value!r}")
+    value, own = _array(name, value)
+    if own is not xp:
+        raise TypeError(
+            f"x and {name} must be arrays of one library, got {_name(xp)} and {_name(own)}"
+        )
+    return value
+
+
+def _result_dtype(arrays: dict[str, Any], xp: Namespace) -> Any:
+    """Return the real floating dtype of the result; Python numbers do not count."""
+    dtypes = []
+    for name, a in arrays.items():
+        if a is None or isinstance(a, numbers.Real):
+            continue
+        if not _is(a.dtype, ("bool", "integral", "real floating"), xp):
+            raise TypeError(f"{name} must be real, got dtype {_name(a.dtype)}")
+        dtypes.append(a.dtype)
+    real = [d for d in dtypes if _is(d, "real floating", xp)]
+    default = xpx.default_dtype(xp, "real floating")
+    if not real:
+        return default
+    try:
+        return xp.result_type(*dtypes)
+    except TypeError:  # integers and floats do not mix in every library
+        return xp.result_type(*real, *([default] if len(real) < len(dtypes) else []))
+
+
+def _real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
+    if isinstance(a, numbers.Real):
+        return xp.asarray(float(a), dtype=dtype, device=device(x))
+    return xp.astype(a, dtype, copy=False)
+
+
+def _axes(axis: Any, ndim: int) -> Axes:
+    """Return the axes counted from the end; a scalar has none to name but takes 0 and -1."""
+    if axis is None:
+        return tuple(range(-ndim, 0))
+    try:
+        axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    except TypeError:
+        raise TypeError(f"axis must be an int, a tuple of ints or None, got {axis!r}") from None
+    if ndim == 0 and len(axes) == 1 and axes[0] in (-1, 0):
+        return ()
+    if any(not -ndim <= a < ndim for a in axes):
+        raise ValueError(f"axis {axis} is out of bounds for x with {ndim} axes")
+    axes = tuple(a - ndim if a >= 0 else a for a in axes)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axis must not repeat an axis, got {axis}")
+    return axes
+
+
+def _broadcast(name: str, a: Array, x: Array) -> tuple[int, ...]:
+    try:
+        return tuple(np.broadcast_shapes(tuple(a.shape), tuple(x.shape)))
+    except ValueError:
+        raise ValueError(
+            f"{name} of shape {tuple(a.shape)} does not broadcast to x of shape {tuple(x.shape)}"
+        ) from None
+
+
+def _fitting(name: str, a: Array, x: Array, xp: Namespace) -> Array:
+    """Return the option with as many axes as x, once it is known to broadcast to x."""
+    if _broadcast(name, a, x) != tuple(x.shape):
+        raise ValueError(
+            f"{name} of shape {tuple(a.shape)} does not broadcast to x of shape {tuple(x.shape)}"
+        )
+    return xp.reshape(a, (1,) * (x.ndim - a.ndim) + tuple(a.shape))
+
+
+def _known_to_be(condition: Array, xp: Namespace) -> bool:
+    """Tell whether the condition holds anywhere; False where the values cannot be seen yet."""
+    if is_dask_array(condition):
+        return False
+    try:
+        return bool(xp.any(condition))
+    except TypeError:  # traced by a compiler
+        return False
+
+
+def _is(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:
+    if _name(dtype).startswith(NARROW):  # NumPy knows some of these only by an extension
+        return "real floating" in kind
+    try:
+        return bool(xp.isdtype(dtype, kind))
+    except TypeError:
+        return False
+
+
+def _name(thing: Any) -> str:
+    """Return the last part of a dtype's, a type's or a module's name."""
+    return str(getattr(thing, "__name__", thing)).rpartition(".")[2]

@@ -1,0 +1,68 @@
+"""
+JAX: the rules as `jax.custom_jvp`, compiled once per kind of call.
+
+From the one JVP rule JAX derives reverse mode, higher orders, vmap, linearize and checkpoint. The
+only file that says `import jax`.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from softmaxes._arrays import Array, Arrays, Axes, Call
+from softmaxes._rules import Rule
+
+__all__ = ["apply"]
+
+# What is recomputed need not be kept, and the compiler may share it with the forward pass.
+rematerialised = partial(jax.checkpoint, prevent_cse=False)
+
+
+def apply(rule: Rule, call: Call) -> Array:
+    """Return the function of the call's arrays; compiled, so that small eager calls are fast."""
+    return _compiled(rule, call.axis, call.working, call.dtype)(*call.arrays)
+
+
+@cache
+def _compiled(rule: Rule, axis: Axes, working: Any, dtype: Any) -> Any:
+    f = differentiable(rule, axis)
+
+    def rounded(x: Array, *options: Array) -> Array:
+        return f(x.astype(working), *options).astype(dtype)
+
+    # A narrow input is half the size of what the rule keeps: keep the input instead.
+    return jax.jit(rounded if working == dtype else rematerialised(rounded))
+
+
+@cache
+def differentiable(rule: Rule, axis: Axes) -> Any:
+    """Return the rule's function of arrays in working precision, as a `jax.custom_jvp`."""
+
+    @jax.custom_jvp
+    def f(*arrays: Array) -> Array:
+        # Without the barrier the compiler may compute x twice, rounded once and fused once, and
+        # then no entry equals the maximum.
+        arrays = jax.lax.optimization_barrier(arrays)
+        return rule.primal(*arrays, axis=axis, xp=jnp)
+
+    def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
+        p = y if rule.probabilities is None else differentiable(rule.probabilities, axis)(*arrays)
+        return rule.jvp(p, arrays, tangents, axis=axis, xp=jnp)
+
+    def f_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+        y = f(*primals)  # f, not the primal: the rule serves its own derivative too
+        known = Arrays(*(None if _is_zero(t) else t for t in tangents))
+        # Saved for the backward pass: the arguments that `tangent` uses, and nothing else.
+        return y, rematerialised(tangent)(y, Arrays(*primals), known)
+
+    f.defjvp(f_jvp, symbolic_zeros=True)
+    return f
+
+
+def _is_zero(tangent: Any) -> bool:
+    return tangent is None or isinstance(tangent, SymbolicZero)
