@@ -41,17 +41,26 @@ class Call(NamedTuple):
     A call whose arguments have been checked.
 
     The arrays have as many axes as x. Axes count from the end, so that others may stand in front.
-    The work is done in the dtype `working`, the result is rounded to `dtype`.
+    The work is done in the dtype `working`, the result is rounded to `dtype`. `given` is the shape
+    of x as it came, `shape` after weights have broadcast it, `reduced` and `kept` the latter
+    without the axes and with them of length 1.
     """
 
     arrays: Arrays
     axis: Axes
     working: Any
     dtype: Any
+    given: tuple[int, ...]
     shape: tuple[int, ...]
     reduced: tuple[int, ...]
     kept: tuple[int, ...]
     xp: Namespace
+
+    def result_shape(self, reduces: bool, keepdims: bool = False) -> tuple[int, ...]:
+        """Return the shape of the result of a function that reduces the axes, or does not."""
+        if not reduces:
+            return self.shape
+        return self.kept if keepdims else self.reduced
 
     def in_working_precision(self, a: Array) -> Array:
         """Return a, unless it is a mask, in the dtype to compute in."""
@@ -73,7 +82,7 @@ def checked(
     if not _is(x.dtype, "real floating", xp):
         x = xp.astype(x, working)  # before any subtraction: integers would wrap
 
-    shape = tuple(x.shape)
+    given = shape = tuple(x.shape)
     if weights is not None:
         weights = _real(weights, working, x, xp)
         shape = _broadcast("weights", weights, x)
@@ -97,7 +106,7 @@ def checked(
     if not axes:  # every entry is a slice of its own, as is a scalar
         arrays = Arrays(*(a if a is None else xp.reshape(a, (*a.shape, 1)) for a in arrays))
         axes = (-1,)
-    return Call(arrays, axes, working, dtype, shape, reduced, kept, xp)
+    return Call(arrays, axes, working, dtype, given, shape, reduced, kept, xp)
 
 
 def like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array:

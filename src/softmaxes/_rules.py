@@ -30,7 +30,8 @@ class Rule(NamedTuple):
     `jvp(p, arrays, tangents)` is the tangent of the output, where a tangent may be None;
     `vjp(p, arrays, u)` and `hvp(p, arrays, v)` are derivatives by x: the cotangent of x, and the
     derivative in the direction v of the gradient of the sum of all outputs. The probabilities are
-    the output itself, or that of the rule `probabilities` on the same arrays.
+    the output itself, or that of the rule `probabilities` on the same arrays. `reduces` tells
+    whether the output has one entry per slice instead of one per score.
     """
 
     primal: Callable[..., Array]
@@ -38,6 +39,7 @@ class Rule(NamedTuple):
     vjp: Callable[..., Array]
     hvp: Callable[..., Array]
     probabilities: Rule | None = None
+    reduces: bool = False
 
 
 # softmax ------------------------------------------------------------------------------------------
@@ -139,7 +141,9 @@ def _weighted(p: Array, arrays: Arrays, *, xp: Namespace) -> Array:
     return p if w is None else xp.where((p == 0.0) | xp.isinf(p), 0.0, w * p)
 
 
-logsumexp = Rule(_primals.logsumexp, _logsumexp_jvp, _logsumexp_vjp, _logsumexp_hvp, softmax)
+logsumexp = Rule(
+    _primals.logsumexp, _logsumexp_jvp, _logsumexp_vjp, _logsumexp_hvp, softmax, reduces=True
+)
 
 
 # What the rules share -----------------------------------------------------------------------------

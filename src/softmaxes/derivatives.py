@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from softmaxes import _functions, _rules
-from softmaxes._arrays import Array, Call, like
+from softmaxes._arrays import Array, Arrays, Call, checked, device, like
 from softmaxes._backends import apply, evaluate
-from softmaxes._rules import Rule
 
 __all__ = ["hvp", "jacobian", "jvp", "vjp"]
 
@@ -18,22 +17,304 @@ __all__ = ["hvp", "jacobian", "jvp", "vjp"]
 def jvp(
     function: Callable[..., Array], x: Array, v: Array, /, *rest: Array, **options: Any
 ) -> tuple[Array, Array]:
-    rule, call, shape = _linearised(function, x, *rest, **options)
-    v = _in_slices(like("v", v, call, call.shape), call)
-    y, p = _value_and_probabilities(rule, call)
-    tangents = call.arrays._replace(x=v, where=None, temperature=None, weights=None)
-    dy = evaluate(rule.jvp, call, p, call.arrays, tangents)
-    return call.xp.reshape(y, shape), call.xp.reshape(dy, shape)
+    r"""
+    Return the value of a function and its derivative in a direction.
+
+    .. math:: \dot y = J v, \qquad J = \frac{\partial y}{\partial x}
+
+    Parameters
+    ----------
+    function : callable
+        A public function of this package, for instance `softmaxes.softmax`.
+    x : array, shape (..., n, ...)
+        Scores, in nats, as `function` takes them.
+    v : array, same shape as `x`
+        Tangent: the direction in which `x` moves.
+    *rest : array
+        Further positional arguments of `function`.
+    **options : Any
+        Keyword arguments of `function`.
+
+    Returns
+    -------
+    y : array
+        ``function(x, *rest, **options)``.
+    dy : array, same shape as `y`
+        Its directional derivative.
+
+    Raises
+    ------
+    TypeError
+        If `function` has no rule, or if `v` is not a real array of the library of `x`.
+    ValueError
+        If `v` does not have the shape of `x`, and where `function` raises it.
+
+    See Also
+    --------
+    vjp : The transposed product.
+    jacobian : The whole matrix.
+
+    Notes
+    -----
+    The Jacobian of softmax is :math:`\operatorname{diag}(p) - p p^\top`, that of log_softmax
+    :math:`I - 1 p^\top`, that of logsumexp :math:`p^\top`. An entry of probability 0 contributes 0,
+    whatever `v` holds there. The products are centred at a dominant entry, so that they stay
+    relatively accurate where 1 - p rounds to 0. With respect to `x` only; the other arguments are
+    constants.
+
+    References
+    ----------
+    .. [1] A. Griewank, A. Walther, "Evaluating Derivatives", SIAM, 2008.
+       doi:10.1137/1.9780898717761
+
+    Examples
+    --------
+    A confident row, where 1 - p is 0 in floating point and p (1 - p) would be lost:
+
+    >>> import numpy as np
+    >>> import softmaxes as sm
+    >>> p, dp = sm.jvp(sm.softmax, np.array([40.0, 0.0]), np.array([1.0, 0.0]))
+    >>> print(1 - p[0], dp)
+    0.0 [ 4.24835426e-18 -4.24835426e-18]
+    """
+    s = _linearised(function, x, rest, options)
+    v = s.in_slices(like("v", v, s.call, s.call.given))
+    dy = evaluate(s.rule.jvp, s.call, s.p, s.call.arrays, Arrays(v))
+    return s.y, s.call.xp.reshape(dy, s.y.shape)
 
 
 def vjp(
     function: Callable[..., Array], x: Array, /, *rest: Array, **options: Any
 ) -> tuple[Array, Callable[[Array], Array]]:
-    rule, call, shape = _linearised(function, x, *rest, **options)
-    y, p = _value_and_probabilities(rule, call)
+    r"""
+    Return the value of a function and its pullback.
+
+    .. math:: \bar x = J^\top u, \qquad J = \frac{\partial y}{\partial x}
+
+    Parameters
+    ----------
+    function : callable
+        A public function of this package, for instance `softmaxes.softmax`.
+    x : array, shape (..., n, ...)
+        Scores, in nats, as `function` takes them.
+    *rest : array
+        Further positional arguments of `function`.
+    **options : Any
+        Keyword arguments of `function`.
+
+    Returns
+    -------
+    y : array
+        ``function(x, *rest, **options)``.
+    pullback : callable
+        ``pullback(u)`` takes a cotangent of the shape of `y` to the cotangent of `x`; with the
+        gradient of a loss by `y` it returns the gradient of the loss by `x`.
+
+    Raises
+    ------
+    TypeError
+        If `function` has no rule; from `pullback`, if `u` is not a real array of the library of
+        `x`.
+    ValueError
+        Where `function` raises it; from `pullback`, if `u` does not have the shape of `y`.
+
+    See Also
+    --------
+    jvp : The product with the Jacobian itself.
+    hvp : The second derivative.
+
+    Notes
+    -----
+    The pullback keeps the probabilities and nothing else. The transposed Jacobians are, for
+    softmax, :math:`\operatorname{diag}(p) - p p^\top`, for log_softmax :math:`I - p 1^\top` and for
+    logsumexp :math:`p`. Masked entries and empty slices have cotangent 0.
+
+    References
+    ----------
+    .. [1] A. Griewank, A. Walther, "Evaluating Derivatives", SIAM, 2008.
+       doi:10.1137/1.9780898717761
+
+    Examples
+    --------
+    The gradient of the loss -log p at a confident, right answer is small but not 0:
+
+    >>> import numpy as np
+    >>> import softmaxes as sm
+    >>> logits = np.array([20.0, 0.0, 0.0], dtype=np.float32)
+    >>> log_p, pullback = sm.vjp(sm.log_softmax, logits)
+    >>> print(pullback(np.array([-1.0, 0.0, 0.0], dtype=np.float32)))
+    [-4.1223074e-09  2.0611537e-09  2.0611537e-09]
+    """
+    s = _linearised(function, x, rest, options)
 
     def pullback(u: Array) -> Array:
-        u = call.xp.reshape(like("u", u, call, shape), y.shape)
-        return call.xp.reshape(evaluate(rule.vjp, call, p, call.arrays, u), call.shape)
+        u = s.call.xp.reshape(like("u", u, s.call, s.y.shape), s.inner)
+        return s.as_x(evaluate(s.rule.vjp, s.call, s.p, s.call.arrays, u))
 
-    return call.xp.reshape(y, shape), pullback
+    return s.y, pullback
+
+
+def jacobian(function: Callable[..., Array], x: Array, /, *rest: Array, **options: Any) -> Array:
+    r"""
+    Return the matrix of all first derivatives of a function.
+
+    .. math:: J_{ij} = \frac{\partial y_i}{\partial x_j}
+
+    Parameters
+    ----------
+    function : callable
+        A public function of this package, for instance `softmaxes.softmax`.
+    x : array, shape (..., n, ...)
+        Scores, in nats, as `function` takes them.
+    *rest : array
+        Further positional arguments of `function`.
+    **options : Any
+        Keyword arguments of `function`.
+
+    Returns
+    -------
+    array, shape ``y.shape + x.shape``
+        The Jacobian, in the layout of ``jax.jacobian``.
+
+    Raises
+    ------
+    TypeError
+        If `function` has no rule, and where `function` raises it.
+    ValueError
+        Where `function` raises it.
+
+    See Also
+    --------
+    jvp : Its product with a vector, without the matrix.
+
+    Notes
+    -----
+    Rows of the Jacobian of softmax, :math:`p_i (\delta_{ij} - p_j)`, sum to 0, since the
+    probabilities sum to 1.
+
+    References
+    ----------
+    .. [1] A. Griewank, A. Walther, "Evaluating Derivatives", SIAM, 2008.
+       doi:10.1137/1.9780898717761
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import softmaxes as sm
+    >>> print(sm.jacobian(sm.softmax, np.array([40.0, 0.0])))
+    [[ 4.24835426e-18 -4.24835426e-18]
+     [-4.24835426e-18  4.24835426e-18]]
+    """
+    s = _linearised(function, x, rest, options)
+    xp, arrays, given = s.call.xp, s.call.arrays, s.call.given
+    size = math.prod(given)
+    basis = xp.eye(size, dtype=s.call.working, device=device(arrays.x))
+    v = s.in_slices(xp.reshape(basis, (size, *given)))
+    columns = evaluate(s.rule.jvp, s.call, s.p, arrays, Arrays(v))
+    columns = xp.moveaxis(xp.reshape(columns, (size, *s.y.shape)), 0, -1)
+    return xp.reshape(columns, (*s.y.shape, *given))
+
+
+def hvp(
+    function: Callable[..., Array], x: Array, v: Array, /, *rest: Array, **options: Any
+) -> Array:
+    r"""
+    Return the second derivative of the sum of a function's outputs, applied to a vector.
+
+    .. math:: H v, \qquad H = \frac{\partial^2}{\partial x^2} \sum_i y_i(x)
+
+    Parameters
+    ----------
+    function : callable
+        A public function of this package, for instance `softmaxes.logsumexp`.
+    x : array, shape (..., n, ...)
+        Scores, in nats, as `function` takes them.
+    v : array, same shape as `x`
+        The vector.
+    *rest : array
+        Further positional arguments of `function`.
+    **options : Any
+        Keyword arguments of `function`.
+
+    Returns
+    -------
+    array, same shape as `x`
+        The product of the Hessian with `v`.
+
+    Raises
+    ------
+    TypeError
+        If `function` has no rule, or if `v` is not a real array of the library of `x`.
+    ValueError
+        If `v` does not have the shape of `x`, and where `function` raises it.
+
+    See Also
+    --------
+    vjp : The first derivative.
+
+    Notes
+    -----
+    The Hessian of logsumexp is :math:`\operatorname{diag}(p) - p p^\top`, the Jacobian of softmax;
+    that of the sum of a log_softmax is -n times as much; the sum of a softmax is 1 and has none.
+
+    References
+    ----------
+    .. [1] A. Griewank, A. Walther, "Evaluating Derivatives", SIAM, 2008.
+       doi:10.1137/1.9780898717761
+
+    Examples
+    --------
+    At tied maxima, where differentiating the shifted formula goes wrong:
+
+    >>> import numpy as np
+    >>> import softmaxes as sm
+    >>> print(sm.hvp(sm.logsumexp, np.array([1.0, 1.0]), np.array([1.0, 0.0])))
+    [ 0.25 -0.25]
+    """
+    s = _linearised(function, x, rest, options)
+    v = s.in_slices(like("v", v, s.call, s.call.given))
+    return s.as_x(evaluate(s.rule.hvp, s.call, s.p, s.call.arrays, v))
+
+
+class _Linearised(NamedTuple):
+    """A function at a point: its rule, its value y, the probabilities p the rule is written in."""
+
+    rule: _rules.Rule
+    call: Call
+    y: Array
+    p: Array
+    inner: tuple[int, ...]  # the shape of y that keeps the reduced axes
+
+    def in_slices(self, v: Array) -> Array:
+        """Return tangents of x, with any axes in front, in the form of the checked x."""
+        front = v.shape[: v.ndim - len(self.call.given)]
+        ones = (1,) * (len(self.call.shape) - len(self.call.given))
+        v = self.call.xp.reshape(v, (*front, *ones, *self.call.given))
+        v = self.call.xp.broadcast_to(v, (*front, *self.call.shape))
+        return self.call.xp.reshape(v, (*front, *self.call.arrays.x.shape))
+
+    def as_x(self, g: Array) -> Array:
+        """Return a cotangent of the checked x in the form of the given one."""
+        g = self.call.xp.reshape(g, self.call.shape)
+        ones = (1,) * (len(self.call.shape) - len(self.call.given))
+        pairs = enumerate(zip((*ones, *self.call.given), self.call.shape, strict=True))
+        axes = tuple(a for a, (given, n) in pairs if given == 1 and n != 1)
+        return self.call.xp.reshape(self.call.xp.sum(g, axis=axes), self.call.given) if axes else g
+
+
+def _linearised(function: Any, x: Array, rest: tuple[Array, ...], options: Any) -> _Linearised:
+    name = getattr(function, "__name__", "")
+    if name not in _functions.__all__ or function is not getattr(_functions, name):
+        known = ", ".join(_functions.__all__)
+        raise TypeError(f"function must be one of {known}, got {function!r}")
+    rule = getattr(_rules, name)
+    arguments = inspect.signature(function).bind(x, *rest, **options)
+    arguments.apply_defaults()
+    keepdims = arguments.arguments.pop("keepdims", False)
+    call = checked(**arguments.arguments)
+    y = apply(rule, call)
+    p = y
+    if rule.probabilities is not None or call.working != call.dtype:
+        p = apply(rule.probabilities or rule, call._replace(dtype=call.working))
+    shape = call.result_shape(rule.reduces, keepdims)
+    return _Linearised(rule, call, call.xp.reshape(y, shape), p, tuple(y.shape))

@@ -1,0 +1,1 @@
+"""The command line's parts; :mod:`softmaxes.__main__` puts them together."""

@@ -1,0 +1,118 @@
+"""Errors in ulp, of the functions and of their derivatives, on every backend and dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import softmaxes as sm
+from softmaxes._cli.backends import Backend
+from softmaxes._cli.budgets import BUDGETS, HALVES, budget
+from softmaxes._cli.exact import Exact, Truth
+from softmaxes._cli.findings import Finding, Measured, attempt
+from softmaxes._cli.formats import FORMATS
+from softmaxes._cli.regimes import Sample, samples
+
+__all__ = ["accuracy", "identities"]
+
+Array = NDArray[np.float64]
+
+
+class Inputs(NamedTuple):
+    """Arrays of the backend: scores, tangents, and the indicator of each row's top entry."""
+
+    x: Any
+    v: Any
+    top: Any
+    ones: Any  # one per row
+
+
+class Quantity(NamedTuple):
+    """How a backend computes a quantity, and the truth about it."""
+
+    compute: Callable[[Backend, Inputs], Any]
+    truth: Callable[[Truth], Exact]
+
+
+QUANTITIES = {
+    "softmax": Quantity(
+        lambda on, i: on.value(sm.softmax, i.x, axis=-1), lambda truth: truth.softmax
+    ),
+    "log_softmax": Quantity(
+        lambda on, i: on.value(sm.log_softmax, i.x, axis=-1), lambda truth: truth.log_softmax
+    ),
+    "logsumexp": Quantity(
+        lambda on, i: on.value(sm.logsumexp, i.x, axis=-1), lambda truth: truth.logsumexp
+    ),
+    "logsumexp gradient": Quantity(
+        lambda on, i: on.vjp(sm.logsumexp, i.x, i.ones, axis=-1), lambda truth: truth.softmax
+    ),
+    "logsumexp Hessian row": Quantity(
+        lambda on, i: on.hvp(sm.logsumexp, i.x, i.top, axis=-1), lambda truth: truth.hessian_row
+    ),
+    "log_softmax gradient at the label": Quantity(
+        lambda on, i: on.xp.sum(i.top * on.vjp(sm.log_softmax, i.x, -i.top, axis=-1), axis=-1),
+        lambda truth: truth.label_gradient,
+    ),
+    "softmax JVP": Quantity(
+        lambda on, i: on.jvp(sm.softmax, i.x, i.v, axis=-1), lambda truth: truth.product
+    ),
+    "softmax VJP": Quantity(
+        lambda on, i: on.vjp(sm.softmax, i.x, i.v, axis=-1), lambda truth: truth.product
+    ),
+}
+
+# Where the probabilities that count are normal numbers: a library may flush the others to 0.
+IDENTITY_REGIMES = ("normal", "scale 10", "dominant entry", "near ties", "all equal")
+
+
+def accuracy(backend: Backend, dtype: str) -> Iterator[Finding]:
+    """Measure every quantity against the truth."""
+    for name, quantity in QUANTITIES.items():
+        bound = budget(name, dtype)
+        worst = attempt(partial(_worst, backend, dtype, quantity, bound))
+        yield Finding("accuracy", name, backend.name, dtype, *worst[:1], bound, worst.where)
+
+
+def _worst(backend: Backend, dtype: str, quantity: Quantity, bound: float) -> Measured:
+    return max(
+        _worst_row(sample.regimes, sample.x.shape[1], _errors(backend, dtype, quantity, bound, sample))
+        for sample in samples(dtype)
+    )
+
+
+def _errors(backend: Backend, dtype: str, quantity: Quantity, bound: float, sample: Sample) -> Array:
+    truth, n = quantity.truth(sample.truth), sample.x.shape[1]
+    y = backend.numpy(quantity.compute(backend, _inputs(backend, dtype, sample)))
+    errors = truth.errors(y)
+    if not backend.flushes_subnormals:
+        return errors
+    # Where subnormals count as 0, relative accuracy ends at 16 n tiny; n tiny may be lost below.
+    tiny = FORMATS["float32" if dtype in HALVES else dtype].tiny
+    lost = np.abs(y - truth.nearest) / (n * tiny) * bound
+    return np.where(truth.scale < 16 * n * tiny, lost, errors)
+
+
+def _inputs(backend: Backend, dtype: str, sample: Sample) -> Inputs:
+    top = np.eye(sample.x.shape[1])[np.argmax(sample.x, axis=-1)]
+    return Inputs(*(backend.array(a, dtype) for a in (sample.x, sample.v, top, np.ones(len(top)))))
+
+
+def _worst_row(regimes: list[str], n: int, errors: Array) -> Measured:
+    errors = np.nan_to_num(errors, nan=np.inf).reshape(len(regimes), -1).max(axis=-1)
+    worst = int(np.argmax(errors))
+    return Measured(float(errors[worst]), f"{regimes[worst]}, n = {n}")
+
+
+def identities(backend: Backend, dtype: str) -> Iterator[Finding]:
+    """Measure what must hold between results: adjoint pair, null vectors, unit sum, confident row."""
+    bounds = {
+        "sum of softmax": BUDGETS["sum of softmax"],
+        "<u, J v> = <J'u, v>": BUDGETS["softmax JVP"],
+        "J 1 = 0": BUDGETS["softmax JVP"],
+        "1'J = 0": BUDGETS["softmax JVP"],
+        }

@@ -1,0 +1,182 @@
+"""``python -m softmaxes``: why the package exists, and what it is for, on handwritten digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import softmaxes as sm
+
+from . import classifier, info
+from .backends import namespace
+from .digits import SOURCE, Digits, load
+from .newton import Minimum
+from .report import Table, track
+
+__all__ = ["tables"]
+
+Array = NDArray[np.floating[Any]]
+
+PENALTY = 1e-4
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+TEMPERATURES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 16.0, 64.0, math.inf)
+
+
+def tables() -> Iterator[Table]:
+    """Yield the tour's tables, each as soon as it is computed."""
+    yield why()
+    training, held_out = load()
+    minima = dict(_train(training))
+    yield classifiers(minima, training, held_out)
+    if len(minima) == 2:
+        yield agreement(minima, held_out)
+    yield regularisation(training, held_out)
+    yield temperature(held_out.features @ minima["numpy"].weights)
+    yield info.versions(("softmaxes", "numpy", "jax", "jaxlib"))
+    yield info.devices(("numpy", "jax"))
+
+
+def why() -> Table:
+    """Set the textbook formulas beside the functions of `softmaxes`."""
+    top = np.asarray([20, 0, 0], dtype=np.float32)
+    _, pullback = sm.vjp(sm.log_softmax, top)
+    gradient = pullback(np.asarray([-1, 0, 0], dtype=np.float32))
+    with np.errstate(all="ignore"):
+        rows = (
+            ("softmax([710, 0])[0]", _textbook([710.0, 0.0])[0], sm.softmax([710.0, 0.0])[0]),
+            ("log_softmax([0, -800])[1]", np.log(_textbook([0.0, -800.0])[1]), sm.log_softmax([0.0, -800.0])[1]),
+            ("log_softmax([0, -40])[0]", np.log(_textbook([0.0, -40.0])[0]), sm.log_softmax([0.0, -40.0])[0]),
+            ("d/dz0 of -log p0, z = [20, 0, 0], float32", _textbook(top)[0] - 1, gradient[0]),
+        )
+    return Table(
+        "why",
+        "Why not exp(x) / sum(exp(x))?",
+        {"expression": "", "textbook": ".4g", "softmaxes": ".4g"},
+        [(name, float(textbook), float(ours)) for name, textbook, ours in rows],
+        "exp(710) overflows. exp(-800) underflows to 0, and its logarithm is -inf. Beside 1, exp(-40)\n"
+        "vanishes in the sum, and with it the loss; in float32 so does exp(-20), and with it the gradient.",
+    )
+
+
+def _textbook(x: list[float] | Array) -> Array:
+    e = np.exp(x)
+    return np.asarray(e / e.sum())
+
+
+def _train(training: Digits) -> Iterator[tuple[str, Minimum]]:
+    targets = np.eye(10)[training.labels]
+    trainers = {"numpy": classifier.train}
+    if namespace("jax"):
+        from . import _jax
+
+        trainers["jax"] = _jax.train
+    for library in track(tuple(trainers), "training"):
+        yield library, trainers[library](training.features, targets, PENALTY)
+
+
+def classifiers(minima: Mapping[str, Minimum], training: Digits, held_out: Digits) -> Table:
+    """Tabulate one classifier per library."""
+    methods = {"numpy": "sm.vjp, sm.hvp", "jax": "jax.grad, jax.jvp, jax.jit"}
+    rows = [
+        (library, methods[library], found.steps, found.gradient_norm,
+         _accuracy(found.weights, training), _accuracy(found.weights, held_out))
+        for library, found in minima.items()
+    ]
+    missing = "" if "jax" in minima else "\nJAX is not installed: trained in NumPy alone."
+    return Table(
+        "training",
+        "A softmax classifier of handwritten digits",
+        {"library": "", "derivatives": "", "newton_steps": "d", "gradient_norm": ".1e",
+         "training_accuracy": ".2%", "test_accuracy": ".2%"},
+        rows,
+        f"Minimises mean -log p(label) + penalty/2 |W|^2, penalty {PENALTY:g}, from W = 0 in float64:\n"
+        f"{len(training.labels)} images to train (every other one), the other {len(held_out.labels)} to test.\n"
+        f"Data: {SOURCE}.{missing}",
+    )
+
+
+def agreement(minima: Mapping[str, Minimum], held_out: Digits) -> Table:
+    """Compare the weights that NumPy and JAX found."""
+    ours, theirs = (np.asarray(found.weights) for found in minima.values())
+    same = np.argmax(held_out.features @ ours, -1) == np.argmax(held_out.features @ theirs, -1)
+    return Table(
+        "agreement",
+        "NumPy and JAX reach the same weights",
+        {"largest_weight": ".3g", "largest_difference": ".1e", "same_test_predictions": ".2%"},
+        [(float(np.max(np.abs(ours))), float(np.max(np.abs(ours - theirs))), float(same.mean()))],
+        "The penalty makes the loss strictly convex, so there is one minimiser to reach.",
+    )
+
+
+def regularisation(training: Digits, held_out: Digits) -> Table:
+    """Retrain over decades of the penalty."""
+    targets = np.eye(10)[training.labels]
+    weights = [
+        classifier.train(training.features, targets, penalty).weights
+        for penalty in track(PENALTIES, "retraining")
+    ]
+    reference = held_out.features @ weights[0]
+    rows = [
+        (penalty, _accuracy(w, held_out), *_diffusion(scores := held_out.features @ w, 1.0), *_ranking(scores, reference))
+        for penalty, w in zip(PENALTIES, weights, strict=True)
+    ]
+    return Table(
+        "regularisation",
+        "Retrained with a larger penalty",
+        {"penalty": "g", "test_accuracy": ".2%", "confidence": ".4f", "entropy": ".4f",
+         "same_top": ".2%", "same_order": ".2%"},
+        rows,
+        "Confidence is the mean of the largest probability; entropy is the mean in nats, at most ln 10 = 2.3026.\n"
+        f"Against penalty {PENALTIES[0]:g}: same top is the share of test images with the same most probable class,\n"
+        "same order the share of pairs of classes, over all test images, that rank the same way.",
+    )
+
+
+def temperature(scores: Array) -> Table:
+    """Divide the scores of the trained classifier by a temperature."""
+    rows = [(t, *_diffusion(scores, t), *_kept(scores, t)) for t in TEMPERATURES]
+    return Table(
+        "temperature",
+        "The same weights at another temperature",
+        {"temperature": "g", "confidence": ".4f", "entropy": ".4f", "top_kept": ".2%", "order_kept": ".2%"},
+        rows,
+        "Top kept: share of test images where the class of the largest score has the largest probability.\n"
+        "Order kept: share where no pair of classes changes places; equal probabilities count as kept.",
+    )
+
+
+class Diffusion(NamedTuple):
+    """Mean largest probability, and mean entropy in nats."""
+
+    confidence: float
+    entropy: float
+
+
+def _diffusion(scores: Array, temperature: float) -> Diffusion:
+    p = sm.softmax(scores, temperature=temperature)
+    log_p = sm.log_softmax(scores, temperature=temperature)
+    entropy = -np.sum(p * np.where(p > 0, log_p, 0), axis=-1)  # 0 log 0 = 0
+    return Diffusion(float(p.max(axis=-1).mean()), float(entropy.mean()))
+
+
+def _ranking(scores: Array, reference: Array) -> tuple[float, float]:
+    same_top = np.argmax(scores, axis=-1) == np.argmax(reference, axis=-1)
+    first, second = np.triu_indices(scores.shape[-1], k=1)
+    ahead, was_ahead = (s[:, first] > s[:, second] for s in (scores, reference))
+    return float(same_top.mean()), float((ahead == was_ahead).mean())
+
+
+def _kept(scores: Array, temperature: float) -> tuple[float, float]:
+    p = sm.softmax(scores, temperature=temperature)
+    descending = np.take_along_axis(p, np.argsort(-scores, axis=-1), axis=-1)
+    top = descending[:, 0] == p.max(axis=-1)
+    return float(top.mean()), float((np.diff(descending) <= 0).all(axis=-1).mean())
+
+
+def _accuracy(weights: Any, digits: Digits) -> float:
+    predicted = np.argmax(digits.features @ np.asarray(weights), axis=-1)
+    return float((predicted == digits.labels).mean())
