@@ -1,0 +1,130 @@
+#!/usr/bin/env -S uv run --script
+
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["nox>=2025.10.16"]
+# ///
+
+"""The checks of the house. Plain `nox` runs the tests; `nox --list` shows the rest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.16"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_external_run = True
+
+PROJECT = nox.project.load_toml()
+PYTHONS = nox.project.python_versions(PROJECT)
+LIBRARIES = ("numpy", "strict", "jax", "torch", "dask")
+
+
+def groups(*names: str) -> tuple[str, ...]:
+    """Return the requirements of dependency groups."""
+    return nox.project.dependency_groups(PROJECT, *names)
+
+
+def floors() -> list[str]:
+    """Return the oldest supported versions: the lower bounds that pyproject.toml states."""
+    project = PROJECT["project"]
+    stated = project["dependencies"] + project["optional-dependencies"]["jax"]
+    return [requirement.replace(">=", "==") for requirement in stated]
+
+
+def pytest(session: nox.Session, *arguments: str, backends: str) -> None:
+    """Run pytest on all cores, with these array libraries."""
+    environment = {"SOFTMAXES_TEST_BACKENDS": backends}
+    session.run("pytest", "-n", "auto", *arguments, *session.posargs, env=environment)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Test on NumPy, array-api-strict and JAX, with coverage and docstring examples."""
+    session.install("-e.", *groups("test"))
+    pytest(session, "--cov", "--doctest-modules", "src", "tests", backends="numpy,strict,jax")
+
+
+@nox.session(python=PYTHONS, default=False)
+@nox.parametrize("library", [nox.param(name, id=name, tags=[name]) for name in LIBRARIES])
+def backend(session: nox.Session, library: str) -> None:
+    """Test with one array library installed and no other."""
+    session.install("-e.", *groups("test-base", library))
+    pytest(session, "tests", backends=library)
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def minimum(session: nox.Session) -> None:
+    """Test on the oldest supported versions."""
+    session.install("-e.", *floors(), *groups("test"))
+    pytest(session, "tests", backends="numpy,strict,jax")
+
+
+@nox.session(default=False)
+def bare(session: nox.Session) -> None:
+    """Run the tour on the hard dependencies alone, then test on NumPy."""
+    session.install(".")
+    session.run("python", "-m", "softmaxes")
+    session.install(*groups("test-base"))
+    pytest(session, "tests", backends="numpy")
+
+
+@nox.session(default=False)
+def doctest(session: nox.Session) -> None:
+    """Run the docstring examples."""
+    session.install("-e.", *groups("test"))
+    session.run("pytest", "--doctest-modules", "src", *session.posargs)
+
+
+@nox.session(default=False)
+def lint(session: nox.Session) -> None:
+    """Check style, formatting, spelling, docstrings and the shape of the repository."""
+    session.install(*groups("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+    session.run("codespell")
+    session.run("numpydoc", "lint", *map(str, Path("src").rglob("*.py")))
+    session.run("repo-review", ".")
+
+
+@nox.session(default=False)
+def typing(session: nox.Session) -> None:
+    """Check the types."""
+    session.install("-e.", *groups("typing"))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation, which runs its examples; warnings are errors."""
+    session.install("-e.", *groups("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Time the functions next to their peers."""
+    session.install(".", *groups("bench"))
+    session.run("pytest", "benchmarks", *session.posargs)
+
+
+@nox.session(default=False)
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel, and test the installed wheel."""
+    shutil.rmtree("dist", ignore_errors=True)
+    session.install(*groups("build"))
+    session.run("python", "-m", "build")
+    (wheel,) = Path("dist").glob("*.whl")
+    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+    session.install(str(wheel), *groups("test"))
+    where = session.run("python", "-c", "import softmaxes; print(softmaxes.__file__)", silent=True)
+    if "site-packages" not in str(where):
+        session.error(f"the tests would run against {where}, not against the wheel")
+    pytest(session, "tests", backends="numpy,strict,jax")
+
+
+if __name__ == "__main__":
+    nox.main()

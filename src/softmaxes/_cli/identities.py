@@ -1,0 +1,96 @@
+"""What must hold between results: unit sum, adjoint pair, null vectors; and the confident row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+import softmaxes as sm
+from softmaxes._cli.accuracy import Inputs, inputs, worst_row
+from softmaxes._cli.backends import Backend
+from softmaxes._cli.budgets import BUDGETS
+from softmaxes._cli.exact import exact
+from softmaxes._cli.findings import Finding, Measured, attempt
+from softmaxes._cli.formats import FORMATS
+from softmaxes._cli.regimes import Sample, samples
+
+__all__ = ["identities"]
+
+Array = NDArray[np.float64]
+Identity = Callable[[Backend, Inputs, Sample], Array]  # the error of each row
+
+# In the other regimes some probabilities are subnormal, and a library may count them as 0.
+REGIMES = ("normal", "scale 10", "dominant entry", "near ties", "all equal")
+
+
+def identities(backend: Backend, dtype: str) -> Iterator[Finding]:
+    """Measure every identity, in units of epsilon, and the gradient at the confident row in ulp."""
+    for name, budget, measure in (
+        ("sum of softmax, in u", "sum of softmax", partial(_worst, _unit_sum)),
+        ("<u, J v> = <J'u, v>", "softmax JVP", partial(_worst, _adjoint)),
+        ("J 1 = 0", "softmax JVP", partial(_worst, _null_vector)),
+        ("1'J = 0", "softmax VJP", partial(_worst, _null_covector)),
+        ("-log p0 at [20, 0, 0], d/dz0", "log_softmax gradient at the label", _confident_row),
+    ):
+        worst = attempt(partial(measure, backend, dtype))
+        yield Finding("identities", name, backend.name, dtype, worst.error, BUDGETS[budget], worst.where)
+
+
+def _worst(identity: Identity, backend: Backend, dtype: str) -> Measured:
+    epsilon = 2.0 ** (1 - FORMATS[dtype].bits)
+    return max(_worst_of(identity, backend, dtype, epsilon, sample) for sample in samples(dtype))
+
+
+def _worst_of(
+    identity: Identity, backend: Backend, dtype: str, epsilon: float, sample: Sample
+) -> Measured:
+    kept = [row for row, regime in enumerate(sample.regimes) if regime in REGIMES]
+    errors = identity(backend, inputs(backend, dtype, sample), sample)[kept] / epsilon
+    return worst_row([sample.regimes[row] for row in kept], sample.x.shape[1], errors)
+
+
+def _unit_sum(backend: Backend, i: Inputs, sample: Sample) -> Array:
+    p = backend.numpy(backend.value(sm.softmax, i.x, axis=-1))
+    return 2 * np.abs(p.sum(axis=-1) - 1)  # epsilon is 2 u
+
+
+def _adjoint(backend: Backend, i: Inputs, sample: Sample) -> Array:
+    jv = backend.numpy(backend.jvp(sm.softmax, i.x, i.v, axis=-1))
+    jtu = backend.numpy(backend.vjp(sm.softmax, i.x, i.u, axis=-1))
+    u, v = backend.numpy(i.u), backend.numpy(i.v)
+    p = sample.truth.softmax.nearest
+    scale = np.abs(u) * _scale(p, v) + np.abs(v) * _scale(p, u)
+    return _ratio((u * jv - v * jtu).sum(axis=-1), scale.sum(axis=-1))
+
+
+def _null_vector(backend: Backend, i: Inputs, sample: Sample) -> Array:
+    j1 = backend.numpy(backend.jvp(sm.softmax, i.x, backend.xp.ones_like(i.x), axis=-1))
+    return np.abs(j1).sum(axis=-1) / 2  # the scale of J 1 is 2 p
+
+
+def _null_covector(backend: Backend, i: Inputs, sample: Sample) -> Array:
+    jv = backend.numpy(backend.jvp(sm.softmax, i.x, i.v, axis=-1))
+    return _ratio(jv.sum(axis=-1), sample.truth.product.scale.sum(axis=-1))
+
+
+def _scale(p: Array, v: Array) -> Array:
+    largest = p.max(axis=-1, keepdims=True)
+    at_top = np.take_along_axis(v, np.argmax(p, axis=-1, keepdims=True), axis=-1)
+    w = np.abs(v - np.where(largest > 0.5, at_top, 0))
+    return np.asarray(p * (w + np.sum(p * w, axis=-1, keepdims=True)))
+
+
+def _ratio(error: Array, scale: Array) -> Array:
+    return np.asarray(np.abs(error) / np.maximum(scale, np.finfo(np.float64).tiny))  # 0 / 0 = 0
+
+
+def _confident_row(backend: Backend, dtype: str) -> Measured:
+    z = np.array([[20.0, 0.0, 0.0]])
+    label = backend.array([[1.0, 0.0, 0.0]], dtype)
+    gradient = backend.vjp(sm.log_softmax, backend.array(z, dtype), -label, axis=-1)
+    found = backend.numpy(gradient)[:, 0]
+    truth = exact(z, z, FORMATS[dtype]).label_gradient
+    return Measured(float(truth.errors(found)[0]), f"{found[0]:.5g}, exactly {truth.nearest[0]:.5g}")
