@@ -19,7 +19,7 @@ from softmaxes._rules import Rule
 
 __all__ = ["apply"]
 
-# What is recomputed need not be kept, and the compiler may share it with the forward pass.
+# Recompute in the backward pass what follows from the arguments, instead of keeping it.
 rematerialised = partial(jax.checkpoint, prevent_cse=False)
 
 
@@ -51,6 +51,9 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
         return rule.primal(*arrays, axis=axis, xp=jnp)
 
     def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
+        # Keeps the compiler from sharing sums between value and derivative, and with that from
+        # summing the value in another order when it is differentiated.
+        y, arrays = jax.lax.optimization_barrier((y, arrays))
         p = y if rule.probabilities is None else differentiable(rule.probabilities, axis)(*arrays)
         return rule.jvp(p, arrays, tangents, axis=axis, xp=jnp)
 

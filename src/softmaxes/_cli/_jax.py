@@ -10,33 +10,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .backends import Backend
-from .classifier import loss
-from .newton import Minimum, minimise
+from softmaxes._cli.backends import Backend
+from softmaxes._cli.classifier import loss
+from softmaxes._cli.newton import Minimum, minimise
 
-__all__ = ["Jax", "device", "double_precision", "train"]
+__all__ = ["backends", "train"]
 
 Array = Any
-
-
-def double_precision() -> AbstractContextManager[Any]:
-    """Allow float64 for the length of a ``with`` block; the global setting stays as it is."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # JAX before 0.8
-
-    return enable_x64(True)
-
-
-def device() -> str:
-    """Name the device that JAX computes on."""
-    first = jax.devices()[0]
-    return f"{first.platform} ({first.device_kind})"
+Function = Callable[..., Array]
 
 
 def train(features: Array, targets: Array, penalty: float) -> Minimum:
     """Train in JAX: compiled ``jax.grad`` of the loss, and ``jax.jvp`` of that gradient."""
-    with double_precision():
+    with _double_precision():
         data = jnp.asarray(features), jnp.asarray(targets), penalty
         gradient = jax.jit(jax.grad(loss))
 
@@ -51,34 +37,37 @@ def train(features: Array, targets: Array, penalty: float) -> Minimum:
         )
 
 
-class Jax(Backend):
-    """JAX, eager or compiled, with the derivatives that JAX itself takes through our rules."""
-
-    flushes_subnormals = True
-
-    def __init__(self, name: str, compile: Callable[..., Any]) -> None:
-        super().__init__(name, jnp)
-        self.compile = compile
-
-    def session(self) -> AbstractContextManager[Any]:
-        return double_precision()
-
-    def value(self, function: Callable[..., Array], x: Array, **options: Any) -> Array:
-        return self.compile(partial(function, **options))(x)
-
-    def jvp(self, function: Callable[..., Array], x: Array, v: Array, **options: Any) -> Array:
-        f = partial(function, **options)
-        return self.compile(lambda x, v: jax.jvp(f, (x,), (v,))[1])(x, v)
-
-    def vjp(self, function: Callable[..., Array], x: Array, u: Array, **options: Any) -> Array:
-        f = partial(function, **options)
-        return self.compile(lambda x, u: jax.vjp(f, x)[1](u)[0])(x, u)
-
-    def hvp(self, function: Callable[..., Array], x: Array, v: Array, **options: Any) -> Array:
-        gradient = jax.grad(lambda x: function(x, **options).sum())
-        return self.compile(lambda x, v: jax.jvp(gradient, (x,), (v,))[1])(x, v)
-
-
 def backends() -> tuple[Backend, ...]:
-    """Return JAX eager and JAX compiled."""
-    return Jax("jax", lambda f: f), Jax("jax jit", jax.jit)
+    """Return JAX eager and JAX compiled, with the derivatives JAX itself takes through our rules."""
+    compiled = partial(jax.jit, static_argnums=0, static_argnames="axis")
+    common = {"xp": jnp, "session": _double_precision, "flushes_subnormals": True}
+    return (
+        Backend("jax", _value, _jvp, _vjp, _hvp, **common),
+        Backend("jax jit", *map(compiled, (_value, _jvp, _vjp, _hvp)), **common, traces=True),
+    )
+
+
+def _value(function: Function, x: Array, **options: Any) -> Array:
+    return function(x, **options)
+
+
+def _jvp(function: Function, x: Array, v: Array, **options: Any) -> Array:
+    return jax.jvp(partial(function, **options), (x,), (v,))[1]
+
+
+def _vjp(function: Function, x: Array, u: Array, **options: Any) -> Array:
+    return jax.vjp(partial(function, **options), x)[1](u)[0]
+
+
+def _hvp(function: Function, x: Array, v: Array, **options: Any) -> Array:
+    gradient = jax.grad(lambda x: function(x, **options).sum())
+    return jax.jvp(gradient, (x,), (v,))[1]
+
+
+def _double_precision() -> AbstractContextManager[Any]:
+    # For the length of a with block: the global setting stays as the user has it.
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64  # JAX before 0.8
+
+    return enable_x64(True)

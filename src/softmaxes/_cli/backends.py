@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_numpy_namespace
 from numpy.typing import NDArray
 
 import softmaxes as sm
@@ -15,6 +17,8 @@ import softmaxes as sm
 __all__ = ["NAMESPACES", "Backend", "installed", "namespace"]
 
 Array = Any
+Function = Callable[..., Array]
+Call = Callable[..., Array]
 
 # name on the command line -> the module that speaks the array API standard
 NAMESPACES = {
@@ -35,70 +39,72 @@ def namespace(name: str) -> Any:
         return None
 
 
+@dataclass(frozen=True)
 class Backend:
-    """An array library, with the derivatives that `softmaxes` itself offers there."""
+    """
+    An array library, and how to call a function and its derivatives there.
 
-    flushes_subnormals = False
+    The four callables take the function, the scores and, for a derivative, a vector; its options
+    are keyword arguments. They return function(x), J v, the transposed J times u, and the Hessian
+    of the sum of function(x) times v.
+    """
 
-    def __init__(self, name: str, xp: Any) -> None:
-        self.name, self.xp = name, xp
-
-    def session(self) -> AbstractContextManager[Any]:
-        """Return the context to compute in."""
-        return nullcontext()
+    name: str
+    value: Call
+    jvp: Call
+    vjp: Call
+    hvp: Call
+    xp: Any
+    session: Callable[[], AbstractContextManager[Any]] = nullcontext  # the context to compute in
+    flushes_subnormals: bool = False
+    traces: bool = False  # functions are compiled before they see a value
 
     def dtype(self, name: str) -> Any:
         """Return the library's dtype of that name, or None."""
+        if name == "bfloat16" and is_numpy_namespace(self.xp):
+            return _ml_dtypes_bfloat16()
         return getattr(self.xp, name, None)
 
     def array(self, x: object, dtype: str) -> Array:
         """Make an array of the library."""
-        return self.xp.asarray(np.asarray(x), dtype=self.dtype(dtype))
+        return self.xp.asarray(np.array(x), dtype=self.dtype(dtype))  # a copy: PyTorch wants its own
 
     def numpy(self, y: Array) -> NDArray[np.float64]:
-        """Read an array back; every format we measure is exact in float64."""
+        """Read an array back; every dtype that is measured is exact in float64."""
         if y.dtype == self.dtype("bfloat16"):
             y = self.xp.astype(y, self.xp.float32)
         return np.asarray(y).astype(np.float64)
 
-    def value(self, function: Callable[..., Array], x: Array, **options: Any) -> Array:
-        """Return function(x)."""
-        return function(x, **options)
-
-    def jvp(self, function: Callable[..., Array], x: Array, v: Array, **options: Any) -> Array:
-        """Return J v."""
-        return sm.jvp(function, x, v, **options)[1]
-
-    def vjp(self, function: Callable[..., Array], x: Array, u: Array, **options: Any) -> Array:
-        """Return the transpose of J, times u."""
-        return sm.vjp(function, x, **options)[1](u)
-
-    def hvp(self, function: Callable[..., Array], x: Array, v: Array, **options: Any) -> Array:
-        """Return the Hessian of the sum of function(x), times v."""
-        return sm.hvp(function, x, v, **options)
-
-
-class Numpy(Backend):
-    """NumPy, whose bfloat16 comes from ml_dtypes."""
-
-    def dtype(self, name: str) -> Any:
-        if name != "bfloat16":
-            return super().dtype(name)
-        try:
-            return np.dtype(import_module("ml_dtypes").bfloat16)
-        except ImportError:
-            return None
-
 
 def installed() -> tuple[Backend, ...]:
     """Return every backend that can be measured here."""
-    found: list[Backend] = [Numpy("numpy", namespace("numpy"))]
-    if xp := namespace("array-api-strict"):
-        found.append(Backend("array-api-strict", xp))
+    libraries = ("numpy", "array-api-strict", "torch")
+    found = [Backend(n, _value, _jvp, _vjp, _hvp, xp) for n in libraries if (xp := namespace(n))]
     if namespace("jax"):
-        from . import _jax
+        from softmaxes._cli import _jax
 
         found.extend(_jax.backends())
-    if xp := namespace("torch"):
-        found.append(Backend("torch", xp))
     return tuple(found)
+
+
+def _value(function: Function, x: Array, **options: Any) -> Array:
+    return function(x, **options)
+
+
+def _jvp(function: Function, x: Array, v: Array, **options: Any) -> Array:
+    return sm.jvp(function, x, v, **options)[1]
+
+
+def _vjp(function: Function, x: Array, u: Array, **options: Any) -> Array:
+    return sm.vjp(function, x, **options)[1](u)
+
+
+def _hvp(function: Function, x: Array, v: Array, **options: Any) -> Array:
+    return sm.hvp(function, x, v, **options)
+
+
+def _ml_dtypes_bfloat16() -> Any:
+    try:
+        return np.dtype(import_module("ml_dtypes").bfloat16)
+    except ImportError:
+        return None

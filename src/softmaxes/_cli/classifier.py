@@ -8,7 +8,7 @@ import numpy as np
 
 import softmaxes as sm
 
-from .newton import Minimum, minimise
+from softmaxes._cli.newton import Minimum, minimise
 
 __all__ = ["loss", "train"]
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 import softmaxes as sm
 from softmaxes._cli.backends import Backend
-from softmaxes._cli.budgets import BUDGETS, budget
+from softmaxes._cli.budgets import budget
 from softmaxes._cli.findings import Finding, Measured, attempt
 from softmaxes._cli.formats import FORMATS
 
 __all__ = ["contract"]
-
-Array = NDArray[np.float64]
 
 INF, NAN, LOG2 = math.inf, math.nan, math.log(2)
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -71,10 +68,123 @@ CASES = {
     ),
     "0-d": Case(2, 1, 0, 2, 0),
     "scores of 1000": PAIR._replace(x=[1000, 1000], logsumexp=1000 + LOG2),
-    "uint8": Case([0, 255, 255], [math.exp(-255) / 2, 0.5, 0.5], [-255 - LOG2, -LOG2, -LOG2], 255 + LOG2, dtype="uint8"),
-    "int8": Case([127, -128, 127], [0.5, math.exp(-255) / 2, 0.5], [-LOG2, -255 - LOG2, -LOG2], 127 + LOG2, dtype="int8"),
-    "bool": Case([True, True], [0.5, 0.5], [-LOG2, -LOG2], 1 + LOG2, dtype="bool"),
-    "float16, 100 000 entries": Case(np.zeros(100_000), np.full(100_000, 1e-5), np.full(100_000, -math.log(1e5)), math.log(1e5), dtype="float16"),
-    "temperature 0": Case([1, 3, 3], [0, 0.5, 0.5], [-INF, -LOG2, -LOG2], None, [0, 0, 0], {"temperature": 0.0}),
-    "temperature inf": Case([-INF, 1, 3], [0, 0.5, 0.5], [-INF, -LOG2, -LOG2], None, [0, 0, 0], {"temperature": INF}),
+    # 8-bit integers wrap around when they are shifted before they are promoted.
+    "uint8": Case(
+        [0, 255], [math.exp(-255), 1], [-255, -math.exp(-255)], 255 + math.exp(-255), dtype="uint8"
+    ),
+    "int8": Case(
+        [-128, 127], [math.exp(-255), 1], [-255, -math.exp(-255)], 127 + math.exp(-255), dtype="int8"
+    ),
+    "bool": PAIR._replace(x=[True, True], logsumexp=1 + LOG2, product=None, dtype="bool"),
+    "float16, 100 000 entries": Case(
+        np.zeros(100_000),
+        np.full(100_000, 1e-5),
+        np.full(100_000, -math.log(1e5)),
+        math.log(1e5),
+        dtype="float16",
+    ),
+    "temperature 0": Case(
+        [1, *PAIR.x], [0, *PAIR.softmax], [-INF, *PAIR.log_softmax], None, [0, 0, 0], {"temperature": 0}
+    ),
+    "temperature inf": Case(
+        [-INF, 1, 2], [0, *PAIR.softmax], [-INF, *PAIR.log_softmax], None, [0, 0, 0], {"temperature": INF}
+    ),
 }
+
+
+class Refusal(NamedTuple):
+    """Input that every function must refuse, and the error it must raise."""
+
+    error: type[Exception]
+    x: Any
+    options: Mapping[str, Any] = NO_OPTIONS
+    dtype: str = "float64"
+
+
+REFUSALS = {
+    "complex": Refusal(TypeError, [1, 2], dtype="complex128"),
+    "temperature -1": Refusal(ValueError, [1, 2], {"temperature": -1.0}),
+    "temperature NaN": Refusal(ValueError, [1, 2], {"temperature": NAN}),
+    "axis 1 of a vector": Refusal(ValueError, [1, 2], {"axis": 1}),
+    "mask of numbers": Refusal(TypeError, [1, 2], {"where": [1.0, 0.0]}),
+    "mask of another shape": Refusal(ValueError, [1, 2], {"where": [True, True, False]}),
+}
+
+
+def contract(backend: Backend) -> Iterator[Finding]:
+    """Hold a backend to every case; an error of 1 spends the whole budget."""
+    for name, case in CASES.items():
+        worst = attempt(partial(_worst, backend, case))
+        yield Finding("contract", name, backend.name, case.dtype, worst.error, 1, worst.where)
+    for name, refusal in REFUSALS.items():
+        worst = attempt(partial(_accepted, backend, refusal))
+        yield Finding("contract", name, backend.name, refusal.dtype, worst.error, 0, worst.where)
+
+
+def _worst(backend: Backend, case: Case) -> Measured:
+    found = (_compare(backend, *quantity) for quantity in _quantities(backend, case))
+    return max(found, key=lambda measured: measured.error)
+
+
+def _quantities(backend: Backend, case: Case) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what to compare: the name of its budget, what the backend says, what it should say."""
+    x, options = backend.array(case.x, case.dtype), _options(backend, case.options)
+    yield "softmax", backend.value(sm.softmax, x, **options), case.softmax
+    yield "log_softmax", backend.value(sm.log_softmax, x, **options), case.log_softmax
+    if case.logsumexp is not None:
+        yield "logsumexp", backend.value(sm.logsumexp, x, axis=-1, **options), case.logsumexp
+    if case.product is not None:
+        yield from _derivatives(backend, case, x, options)
+
+
+def _derivatives(
+    backend: Backend, case: Case, x: Any, options: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    n = x.shape[-1] if x.ndim else 1
+    v = backend.array(np.broadcast_to(np.arange(1.0, n + 1) if x.ndim else 1.0, x.shape), case.dtype)
+    yield "softmax JVP", backend.jvp(sm.softmax, x, v, **options), case.product
+    yield "softmax VJP", backend.vjp(sm.softmax, x, v, **options), case.product
+    if case.logsumexp is not None:
+        one = backend.array(np.ones(x.shape[:-1]), case.dtype)
+        gradient = backend.vjp(sm.logsumexp, x, one, axis=-1, **options)
+        yield "logsumexp gradient", gradient, case.softmax
+        product = backend.hvp(sm.logsumexp, x, v, axis=-1, **options)
+        yield "logsumexp Hessian row", product, case.product
+
+
+def _compare(backend: Backend, quantity: str, y: Any, expected: Any) -> Measured:
+    dtype = str(y.dtype).rpartition(".")[-1]
+    found, expected = backend.numpy(y), np.asarray(expected, dtype=np.float64)
+    if found.shape != expected.shape:
+        return Measured(INF, f"{quantity} has shape {found.shape}, not {expected.shape}")
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):
+        errors = np.abs(found - expected) / FORMATS[dtype].ulp(expected) / budget(quantity, dtype)
+    worst = np.max(np.where(same, 0, np.nan_to_num(errors, nan=INF)), initial=0)
+    return Measured(float(worst), f"{quantity} is {found}" if worst > 1 else "")
+
+
+def _accepted(backend: Backend, refusal: Refusal) -> Measured:
+    x, options = backend.array(refusal.x, refusal.dtype), _options(backend, refusal.options)
+    functions = [sm.softmax, sm.log_softmax] + ([] if "temperature" in options else [sm.logsumexp])
+    accepted = [f.__name__ for f in functions if not _refuses(backend, f, x, options, refusal.error)]
+    return Measured(len(accepted), f"accepted by {', '.join(accepted)}" if accepted else "")
+
+
+def _refuses(
+    backend: Backend, function: Any, x: Any, options: Mapping[str, Any], error: type[Exception]
+) -> bool:
+    try:
+        y = backend.value(function, x, **options)
+    except error:
+        return True
+    # A value that is not known yet cannot be refused: NaN says so later.
+    return backend.traces and bool(np.all(np.isnan(backend.numpy(y))))
+
+
+def _options(backend: Backend, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a mask an array of the backend."""
+    return {
+        name: backend.array(value, str(np.asarray(value).dtype)) if name == "where" else value
+        for name, value in options.items()
+    }

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from .backends import NAMESPACES, namespace
-from .report import Table
+from softmaxes._cli.backends import NAMESPACES, namespace
+from softmaxes._cli.report import Table
 
 __all__ = ["devices", "tables", "versions"]
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 import softmaxes as sm
 
-from . import classifier, info
-from .backends import namespace
-from .digits import SOURCE, Digits, load
-from .newton import Minimum
-from .report import Table, track
+from softmaxes._cli import classifier, info
+from softmaxes._cli.backends import namespace
+from softmaxes._cli.digits import SOURCE, Digits, load
+from softmaxes._cli.newton import Minimum
+from softmaxes._cli.report import Table, track
 
 __all__ = ["tables"]
 
@@ -71,7 +71,7 @@ def _train(training: Digits) -> Iterator[tuple[str, Minimum]]:
     targets = np.eye(10)[training.labels]
     trainers = {"numpy": classifier.train}
     if namespace("jax"):
-        from . import _jax
+        from softmaxes._cli import _jax
 
         trainers["jax"] = _jax.train
     for library in track(tuple(trainers), "training"):

@@ -1,0 +1,151 @@
+"""The array libraries that the tests run on.
+
+`backend` hands a test one library at a time, in every manner in which the package must work on it. The variable
+SOFTMAXES_TEST_BACKENDS, a comma list of numpy, strict, jax, torch and dask, chooses the libraries; one that it names
+must be there. Without it, every one of the first three that is installed is tested.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any
+
+import ml_dtypes  # noqa: F401, teaches NumPy the name "bfloat16"
+import numpy as np
+import pytest
+
+MODULES = {"numpy": "numpy", "strict": "array_api_strict", "jax": "jax", "torch": "torch", "dask": "dask.array"}
+REQUESTED = os.environ.get("SOFTMAXES_TEST_BACKENDS", "")
+LIBRARIES = tuple(REQUESTED.split(",")) if REQUESTED else ("numpy", "strict", "jax")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library and a manner of calling functions on it."""
+
+    name: str
+    xp: Any
+    make: Callable[..., Any]  # an array of the library from one of NumPy
+    call: Callable[..., Any] = lambda function, *args, **options: function(*args, **options)
+    to_numpy: Callable[[Any], np.ndarray] = np.asarray
+    has_float16: bool = True
+    has_bfloat16: bool = True
+    autodiff: Any = None  # the module of jax.grad and its kin, where they apply
+    traced: bool = False  # values are not known when the function runs
+    flags: Any = field(default_factory=nullcontext)
+
+    def has(self, dtype):
+        """Tell whether the library knows the dtype, named by a string."""
+        return {"float16": self.has_float16, "bfloat16": self.has_bfloat16}.get(str(dtype), True)
+
+    def asarray(self, values, dtype="float64"):
+        """Return an array of the library; `dtype` is the name of a dtype, or None for that of the values."""
+        return self.make(np.array(values, dtype=dtype))
+
+    def run(self, function, *args, **options):
+        """Return function(*args, **options) as the backend means it: jitted, or as the first of a batch.
+
+        The arrays of the library among the arguments are traced; everything else is static.
+        """
+        return self.call(function, *args, **options)
+
+
+def _readonly(a):
+    a.flags.writeable = False
+    return a
+
+
+def _jitted(function, *args, batched=False, **options):
+    import jax
+
+    arguments = (*args, *options.values())
+    traced = tuple(isinstance(a, jax.Array) for a in arguments)
+    arrays = [a for a, is_array in zip(arguments, traced, strict=True) if is_array]
+    static = tuple(a for a, is_array in zip(arguments, traced, strict=True) if not is_array)
+    f = _compiled(function, traced, static, tuple(options), batched)
+    if not batched:
+        return f(*arrays)
+    # Beside the array, one of zeros: nothing may leak from one to the other.
+    batch = f(*(jax.numpy.stack([a, jax.numpy.zeros_like(a)]) for a in arrays))
+    return jax.tree.map(lambda y: y[0], batch)
+
+
+@cache
+def _compiled(function, traced, static, names, batched):
+    import jax
+
+    def f(*arrays):
+        arrays, others = iter(arrays), iter(static)
+        arguments = [next(arrays if is_array else others) for is_array in traced]
+        n = len(arguments) - len(names)
+        return function(*arguments[:n], **dict(zip(names, arguments[n:], strict=True)))
+
+    return jax.jit(jax.vmap(f) if batched else f)
+
+
+@cache
+def _backend(name):
+    library, _, manner = name.partition("-")
+    if library == "numpy":
+        return Backend(name, np, _readonly if manner else np.asarray)
+    if library == "strict":
+        import array_api_strict as xp
+
+        flags = xp.ArrayAPIStrictFlags(
+            api_version=manner, boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
+        )
+        return Backend(name, xp, xp.asarray, has_float16=False, has_bfloat16=False, flags=flags)
+    if library == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+        call = {"jit": _jitted, "vmap": partial(_jitted, batched=True)}.get(manner, Backend.call)
+        return Backend(name, jax.numpy, jax.numpy.asarray, call, autodiff=jax, traced=bool(manner))
+    if library == "torch":
+        import torch
+
+        return Backend(name, torch, torch.from_numpy, to_numpy=lambda a: a.numpy(), has_bfloat16=False)
+    if library == "dask":
+        import dask.array as xp
+
+        return Backend(name, xp, xp.asarray, traced=True)
+    pytest.fail(f"SOFTMAXES_TEST_BACKENDS names {library!r}, expected some of {', '.join(MODULES)}")
+
+
+def _parameters():
+    manners = {
+        "numpy": ("numpy", "numpy-readonly"),
+        "strict": ("strict-2024.12", "strict-2025.12"),
+        "jax": ("jax", "jax-jit", "jax-vmap"),
+    }
+    for library in LIBRARIES:
+        # A missing library that was asked for by name is an error, raised by its import.
+        missing = not REQUESTED and find_spec(MODULES[library]) is None
+        marks = [pytest.mark.skip(reason=f"{MODULES[library]} is not installed")] if missing else []
+        yield from (pytest.param(name, marks=marks) for name in manners.get(library, (library,)))
+
+
+@pytest.fixture(params=_parameters())
+def backend(request):
+    """One array library, called in one manner."""
+    backend = _backend(request.param)
+    with backend.flags:
+        yield backend
+
+
+@pytest.fixture
+def xp(backend):
+    """The namespace of the array library."""
+    return backend.xp
+
+
+@pytest.fixture
+def jax():
+    """The module jax, in double precision, where it is tested."""
+    if "jax" not in LIBRARIES or (not REQUESTED and find_spec("jax") is None):
+        pytest.skip("jax is not tested")
+    _backend("jax")
+    return pytest.importorskip("jax")
