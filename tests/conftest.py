@@ -17,7 +17,13 @@ import ml_dtypes  # noqa: F401, teaches NumPy the name "bfloat16"
 import numpy as np
 import pytest
 
-MODULES = {"numpy": "numpy", "strict": "array_api_strict", "jax": "jax", "torch": "torch", "dask": "dask.array"}
+MODULES = {
+    "numpy": "numpy",
+    "strict": "array_api_strict",
+    "jax": "jax",
+    "torch": "torch",
+    "dask": "dask.array",
+}
 REQUESTED = os.environ.get("SOFTMAXES_TEST_BACKENDS", "")
 LIBRARIES = tuple(REQUESTED.split(",")) if REQUESTED else ("numpy", "strict", "jax")
 
@@ -65,7 +71,11 @@ def _jitted(function, *args, batched=False, **options):
     traced = tuple(isinstance(a, jax.Array) for a in arguments)
     arrays = [a for a, is_array in zip(arguments, traced, strict=True) if is_array]
     static = tuple(a for a, is_array in zip(arguments, traced, strict=True) if not is_array)
-    f = _compiled(function, traced, static, tuple(options), batched)
+    kind = function, traced, static, tuple(options), batched
+    try:
+        f = _compiled(*kind)
+    except TypeError:  # unhashable: compiled for this call alone
+        f = _compiled.__wrapped__(*kind)
     if not batched:
         return f(*arrays)
     # Beside the array, one of zeros: nothing may leak from one to the other.
@@ -95,7 +105,10 @@ def _backend(name):
         import array_api_strict as xp
 
         flags = xp.ArrayAPIStrictFlags(
-            api_version=manner, boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
+            api_version=manner,
+            boolean_indexing=False,
+            data_dependent_shapes=False,
+            enabled_extensions=(),
         )
         return Backend(name, xp, xp.asarray, has_float16=False, has_bfloat16=False, flags=flags)
     if library == "jax":
@@ -107,7 +120,9 @@ def _backend(name):
     if library == "torch":
         import torch
 
-        return Backend(name, torch, torch.from_numpy, to_numpy=lambda a: a.numpy(), has_bfloat16=False)
+        return Backend(
+            name, torch, torch.from_numpy, to_numpy=lambda a: a.numpy(), has_bfloat16=False
+        )
     if library == "dask":
         import dask.array as xp
 

@@ -70,11 +70,17 @@ ONE_INF = Row(
 
 # No limit exists.
 N = np.full((2, 2), NAN)
-TWO_INF = Row([INF, INF], Expected([NAN, NAN], N, N), Expected([NAN, NAN], N, N), Expected(INF, [NAN, NAN], N))
-UNKNOWN = Row([NAN, 1], Expected([NAN, NAN], N, N), Expected([NAN, NAN], N, N), Expected(NAN, [NAN, NAN], N))
+TWO_INF = Row(
+    [INF, INF], Expected([NAN, NAN], N, N), Expected([NAN, NAN], N, N), Expected(INF, [NAN, NAN], N)
+)
+UNKNOWN = Row(
+    [NAN, 1], Expected([NAN, NAN], N, N), Expected([NAN, NAN], N, N), Expected(NAN, [NAN, NAN], N)
+)
 
 # e² + 3 e² is e^(2 + log 4), in shares of 1/4 and 3/4; 2 e² - e² is e², in shares of 2 and -1.
-WEIGHTED = Row([2, 2], logsumexp=Expected(2 + 2 * LOG2, [1 / 4, 3 / 4], 3 / 4 * C), options={"weights": [1, 3]})
+WEIGHTED = Row(
+    [2, 2], logsumexp=Expected(2 + 2 * LOG2, [1 / 4, 3 / 4], 3 / 4 * C), options={"weights": [1, 3]}
+)
 SIGNED = Row([2, 2], logsumexp=Expected(2, [2, -1], -8 * C), options={"weights": [2, -1]})
 
 
@@ -93,14 +99,21 @@ def empty(x, **options):
 
 def tempered(row):
     """The row at temperature 2, with scores twice as large."""
-    y, log_y = (Expected(e.value, np.array(e.jacobian) / 2, np.array(e.hessian) / 4) for e in row[1:3])
+    y, log_y = (
+        Expected(e.value, np.array(e.jacobian) / 2, np.array(e.hessian) / 4) for e in row[1:3]
+    )
     return Row([2 * x for x in row.x], y, log_y, options={"temperature": 2})
 
 
 def at_limit(temperature, x, p, log_p):
     """A row at temperature 0 or inf, where the probabilities do not move."""
     zeros = np.zeros((len(x), len(x)))
-    return Row(x, Expected(p, zeros, zeros), Expected(log_p, zeros, zeros), options={"temperature": temperature})
+    return Row(
+        x,
+        Expected(p, zeros, zeros),
+        Expected(log_p, zeros, zeros),
+        options={"temperature": temperature},
+    )
 
 
 # What is put beside them ----------------------------------------------------------------------------------------------
@@ -132,7 +145,10 @@ def weightless(entry, row):
 
 def _beside(entry, row, at):
     y, log_y, log_sum = (
-        None if e is None else Expected(e.value, _bordered(e.jacobian, at), _bordered(e.hessian, at)) for e in row[1:4]
+        None
+        if e is None
+        else Expected(e.value, _bordered(e.jacobian, at), _bordered(e.hessian, at))
+        for e in row[1:4]
     )
     y = y and y._replace(value=np.insert(np.array(y.value, float), at, 0))
     log_y = log_y and log_y._replace(value=np.insert(np.array(log_y.value, float), at, -INF))
@@ -145,7 +161,9 @@ def _bordered(derivative, at):
         return None
     derivative = np.array(derivative, dtype=object)
     for axis in range(derivative.ndim):
-        lines = np.any(derivative != derivative, axis=axis)
+        lines = np.isnan(np.where(np.equal(derivative, None), 0, derivative).astype(float)).any(
+            axis
+        )
         derivative = np.insert(derivative, at, np.where(lines, None, 0), axis=axis)
     return derivative
 
@@ -155,7 +173,9 @@ CONTRACT = {
     "a dominant score": CONFIDENT,
     "far from 0": PAIR._replace(x=[3e38, 3e38], logsumexp=Expected(3e38, *PAIR.logsumexp[1:])),
     "far apart": Row(
-        [1e38, -1e38], Expected([1, 0], 0 * C, 0 * C), Expected([0, -2e38], [[0, 0], [-1, 1]], 0 * C),
+        [1e38, -1e38],
+        Expected([1, 0], 0 * C, 0 * C),
+        Expected([0, -2e38], [[0, 0], [-1, 1]], 0 * C),
         Expected(1e38, [1, 0], 0 * C),
     ),
     "masked NaN": masked(NAN, PAIR),
@@ -194,14 +214,18 @@ CONTRACT = {
     "temperature 0": at_limit(0, [1, 2, 2], [0, 1 / 2, 1 / 2], [-INF, -LOG2, -LOG2]),
     "temperature 0, one maximum": at_limit(0, [1, 3, 2], [0, 1, 0], [-INF, 0, -INF]),
     "temperature 0, -inf": at_limit(0, [-INF, 2, 2], [0, 1 / 2, 1 / 2], [-INF, -LOG2, -LOG2]),
-    "temperature 0, one +inf": at_limit(0, *ONE_INF[:1], ONE_INF.softmax.value, ONE_INF.log_softmax.value),
+    "temperature 0, one +inf": at_limit(
+        0, *ONE_INF[:1], ONE_INF.softmax.value, ONE_INF.log_softmax.value
+    ),
     "temperature 0, all -inf": at_limit(0, [-INF] * 3, [0] * 3, [-INF] * 3),
     "temperature 0, masked NaN": masked(NAN, at_limit(0, [2, 2], [1 / 2, 1 / 2], [-LOG2, -LOG2])),
     "temperature inf": at_limit(INF, [1, 3, 2], [1 / 3] * 3, [-LOG3] * 3),
     "temperature inf, -inf": at_limit(INF, [-INF, 1, 2], [0, 1 / 2, 1 / 2], [-INF, -LOG2, -LOG2]),
     "temperature inf, far apart": at_limit(INF, [3e38, -3e38, 0], [1 / 3] * 3, [-LOG3] * 3),
     "temperature inf, all -inf": at_limit(INF, [-INF] * 3, [0] * 3, [-INF] * 3),
-    "temperature inf, masked inf": masked(INF, at_limit(INF, [1, 2], [1 / 2, 1 / 2], [-LOG2, -LOG2])),
+    "temperature inf, masked inf": masked(
+        INF, at_limit(INF, [1, 2], [1 / 2, 1 / 2], [-LOG2, -LOG2])
+    ),
     "weights": WEIGHTED,
     "weights, masked NaN": masked(NAN, WEIGHTED),
     "weights, masked inf": masked(INF, WEIGHTED),
@@ -209,14 +233,22 @@ CONTRACT = {
     "weight 0 on inf": weightless(INF, WEIGHTED),
     "weight 0 on -inf": weightless(-INF, WEIGHTED),
     "weight 0 on 1e300": weightless(1e300, WEIGHTED),
-    "weights 0 throughout": empty([1, NAN, INF], weights=[0, 0, 0])._replace(softmax=None, log_softmax=None),
+    "weights 0 throughout": empty([1, NAN, INF], weights=[0, 0, 0])._replace(
+        softmax=None, log_softmax=None
+    ),
     "weights, -inf": _beside(-INF, WEIGHTED, 2)._replace(options={"weights": [1, 3, 5]}),
-    "weights, one +inf": ONE_INF._replace(softmax=None, log_softmax=None, options={"weights": [1, 3]}),
+    "weights, one +inf": ONE_INF._replace(
+        softmax=None, log_softmax=None, options={"weights": [1, 3]}
+    ),
     "weights of both signs": SIGNED,
     "weights of both signs, masked NaN": masked(NAN, SIGNED),
     "weights that cancel": Row([2, 2], logsumexp=Expected(-INF), options={"weights": [1, -1]}),
-    "weights with a negative sum": Row([2, 2], logsumexp=Expected(NAN), options={"weights": [1, -3]}),
+    "weights with a negative sum": Row(
+        [2, 2], logsumexp=Expected(NAN), options={"weights": [1, -3]}
+    ),
     "negative weight on +inf": Row([1, INF], logsumexp=Expected(NAN), options={"weights": [1, -3]}),
     "weights, NaN": UNKNOWN._replace(softmax=None, log_softmax=None, options={"weights": [1, 3]}),
-    "weight NaN": UNKNOWN._replace(x=[1, 2], softmax=None, log_softmax=None, options={"weights": [NAN, 3]}),
+    "weight NaN": UNKNOWN._replace(
+        x=[1, 2], softmax=None, log_softmax=None, options={"weights": [NAN, 3]}
+    ),
 }

@@ -59,7 +59,8 @@ def _check(options: argparse.Namespace) -> int:
     from softmaxes._cli import check, report
 
     findings = check.run()
-    report.write(check.tables(findings, flat=options.json), as_json=options.json)
+    show = check.records if options.json else check.tables
+    report.write(show(findings), as_json=options.json)
     return 0 if all(finding.passed for finding in findings) else 1
 
 

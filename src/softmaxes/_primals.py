@@ -80,7 +80,7 @@ def _exponentials(
     if where is not None:
         x = xp.where(where, x, -xp.inf)
     if temperature is not None and any(temperature.shape[a] > 1 for a in axis):
-        x, temperature = _divided(x, temperature, xp=xp), None  # not a common scale of a slice
+        x, temperature = _common_temperature(x, temperature, axis=axis, xp=xp)
     counted = x if weights is None else xp.where(weights == 0.0, -xp.inf, x)
     maximum = _maximum(counted, axis=axis, xp=xp)
     top = (counted == maximum) & (counted > -xp.inf)
@@ -141,10 +141,22 @@ def _split(a: Array, *, xp: Namespace) -> tuple[Array, Array]:
     return high, a - high
 
 
-def _divided(x: Array, temperature: Array, *, xp: Namespace) -> Array:
-    """Return x / temperature where every entry has a temperature of its own; 0 / 0 is 0."""
-    quotient = xp.where((x == 0.0) | (x == -xp.inf), x, x / temperature)
-    return xp.where(temperature >= 0.0, quotient, xp.nan)
+def _common_temperature(
+    x: Array, temperature: Array, *, axis: Axes, xp: Namespace
+) -> tuple[Array, Array]:
+    """
+    Return scores with one temperature per slice, for entries that each have their own.
+
+    Where these are equal they are that temperature, so that its limits hold; elsewhere the scores
+    are divided, where 0 / 0 is 0, and the temperature is 1.
+    """
+    counted = x > -xp.inf
+    lowest = -_maximum(xp.where(counted, -temperature, -xp.inf), axis=axis, xp=xp)
+    highest = _maximum(xp.where(counted, temperature, -xp.inf), axis=axis, xp=xp)
+    quotient = xp.where((x == 0.0) | ~counted, x, x / temperature)
+    quotient = xp.where((temperature >= 0.0) | ~counted, quotient, xp.nan)
+    common = lowest == highest
+    return xp.where(common, x, quotient), xp.where(common, lowest, 1.0)
 
 
 def _maximum(x: Array, *, axis: Axes, xp: Namespace) -> Array:

@@ -54,6 +54,7 @@ def _softmax_jvp(p: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: 
     if arrays.weights is None:
         return _covariance(p, dz, axis=axis, xp=xp)
     shift = _logsumexp_jvp(p, arrays, tangents, axis=axis, xp=xp)
+    p = xp.where(xp.isinf(p), 0.0, p)  # e_i / S overflows only at a weight 0: leave it out
     return xp.where(p == 0.0, 0.0, p * ((0.0 if dz is None else dz) - shift))
 
 
@@ -90,7 +91,7 @@ def _log_softmax_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Name
 
 def _log_softmax_hvp(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
     counted = xp.astype(_counted(p, arrays, axis=axis, xp=xp), p.dtype)
-    n = xp.sum(xp.where(xp.isnan(p), p, counted), axis=axis, keepdims=True)
+    n = xp.sum(xp.broadcast_to(counted, p.shape), axis=axis, keepdims=True)
     h = _covariance(p, _per_temperature(v, arrays, xp=xp), axis=axis, xp=xp)
     return -n * _per_temperature(h, arrays, xp=xp)
 
@@ -98,7 +99,7 @@ def _log_softmax_hvp(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Name
 def _counted(p: Array, arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     """Tell the entries whose log-probability can change: none in an empty row, no masked one."""
     total = xp.sum(p, axis=axis, keepdims=True)  # 0 for an empty row, NaN where no limit exists
-    counted = (total != 0.0) & ((p != 0.0) | (total == total))
+    counted = (total != 0.0) & ((p != 0.0) | ~xp.isnan(total))
     return counted if arrays.where is None else counted & arrays.where
 
 

@@ -13,7 +13,7 @@ import softmaxes as sm
 from softmaxes._cli.backends import Backend
 from softmaxes._cli.budgets import HALVES, budget
 from softmaxes._cli.exact import Exact, Truth
-from softmaxes._cli.findings import Finding, Measured, attempt
+from softmaxes._cli.findings import Measured, Trial
 from softmaxes._cli.formats import FORMATS
 from softmaxes._cli.regimes import Sample, samples
 
@@ -67,12 +67,12 @@ QUANTITIES = {
     ),
 }
 
-def accuracy(backend: Backend, dtype: str) -> Iterator[Finding]:
-    """Measure every quantity against the truth."""
+def accuracy(backend: Backend, dtype: str) -> Iterator[Trial]:
+    """Yield the trials of every quantity against the truth."""
     for name, quantity in QUANTITIES.items():
         bound = budget(name, dtype)
-        worst = attempt(partial(_worst, backend, dtype, quantity, bound))
-        yield Finding("accuracy", name, backend.name, dtype, worst.error, bound, worst.where)
+        measure = partial(_worst, backend, dtype, quantity, bound)
+        yield Trial("accuracy", name, backend, dtype, bound, measure)
 
 
 def _worst(backend: Backend, dtype: str, quantity: Quantity, bound: float) -> Measured:

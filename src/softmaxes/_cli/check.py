@@ -2,46 +2,87 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from concurrent.futures import ThreadPoolExecutor
 
 from softmaxes._cli.accuracy import accuracy
-from softmaxes._cli.backends import Backend, installed
+from softmaxes._cli.backends import installed
 from softmaxes._cli.budgets import HALF_BUDGET, HALVES
 from softmaxes._cli.contract import contract
-from softmaxes._cli.findings import Finding
+from softmaxes._cli.findings import Finding, Trial, perform
 from softmaxes._cli.formats import FORMATS
 from softmaxes._cli.identities import identities
 from softmaxes._cli.report import Table, track
 
-__all__ = ["run", "tables"]
+__all__ = ["records", "run", "tables"]
 
 
 def run() -> list[Finding]:
-    """Measure every backend."""
-    jobs = [
-        (backend, dtype)
-        for backend in installed()
-        for dtype in (*FORMATS, "contract")
-        if dtype == "contract" or backend.dtype(dtype) is not None
-    ]
-    return list(chain.from_iterable(_measure(*job) for job in track(jobs, "checking")))
+    """Measure everything on every backend."""
+    trials = list(_trials())
+    # Most of the time goes to compilers, which release the lock of the interpreter.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(track(pool.map(perform, trials), "checking", len(trials)))
 
 
-def _measure(backend: Backend, dtype: str) -> list[Finding]:
-    with backend.session():
-        if dtype == "contract":
-            return list(contract(backend))
-        found = list(accuracy(backend, dtype))
-        return found if dtype in HALVES else [*found, *identities(backend, dtype)]
+def _trials() -> Iterator[Trial]:
+    for backend in installed():
+        for dtype in FORMATS:
+            if backend.dtype(dtype) is not None:
+                yield from accuracy(backend, dtype)
+                yield from () if dtype in HALVES else identities(backend, dtype)
+        yield from contract(backend)
 
 
-def records(findings: Sequence[Finding]) -> Table:
-    """Tabulate every finding, for machines."""
-    columns = dict.fromkeys((*Finding._fields, "passed"), "g")
-    return Table("findings", "Findings", columns, [(*f, f.passed) for f in findings])
+def records(findings: Sequence[Finding]) -> Iterator[Table]:
+    """Yield every finding in one table, for machines."""
+    columns = dict.fromkeys((*Finding._fields, "passed"), "")
+    yield Table("findings", "Findings", columns, [(*f, f.passed) for f in findings])
 
 
 def tables(findings: Sequence[Finding]) -> Iterator[Table]:
-    """Yield the tables to read."""
-    yield ...
+    """Yield the tables to read: two of worst errors, the contract, and the breaches."""
+    yield _errors("accuracy", "Largest error, in ulp", findings, ACCURACY)
+    yield _errors("identities", "What must hold between results", findings, IDENTITIES)
+    yield _contract([f for f in findings if f.section == "contract"])
+    yield _breaches(findings)
+
+
+ACCURACY = (
+    f"Against 60-digit decimal arithmetic; the halves may err by {HALF_BUDGET} ulp, the others by the budget.\n"
+    "logsumexp: ulp of max(|max x|, |logsumexp x|). JVP and VJP: ulp of p (|w| + sum p |w|)."
+)
+IDENTITIES = "J is the Jacobian of softmax. In epsilon of the scale of J v, but for the first and the last."
+
+
+def _errors(section: str, title: str, findings: Sequence[Finding], text: str) -> Table:
+    chosen = [f for f in findings if f.section == section]
+    errors = {(f.backend, f.quantity, f.dtype): f.error for f in chosen}
+    dtypes = [dtype for dtype in FORMATS if any(f.dtype == dtype for f in chosen)]
+    bounds = {(f.backend, f.quantity): f.bound for f in chosen if f.dtype not in HALVES}
+    rows = [
+        (*key, bound, *(errors.get((*key, dtype)) for dtype in dtypes))
+        for key, bound in bounds.items()
+    ]
+    columns = {"backend": "", "quantity": "", "budget": "g", **dict.fromkeys(dtypes, ".3g")}
+    return Table(section, title, columns, rows, text)
+
+
+def _contract(findings: Sequence[Finding]) -> Table:
+    passed = {(f.quantity, f.backend): f.passed for f in findings}
+    cases, backends = (dict.fromkeys(key[i] for key in passed) for i in (0, 1))
+    rows = [(case, *(passed[case, backend] for backend in backends)) for case in cases]
+    columns = dict.fromkeys(("case", *backends), "")
+    return Table("contract", "Boundary contract: values and derivatives", columns, rows)
+
+
+def _breaches(findings: Sequence[Finding]) -> Table:
+    columns = {"backend": "", "dtype": "", "quantity": "", "error": ".3g", "bound": "g", "where": ""}
+    rows = [
+        (f.backend, f.dtype, f.quantity, f.error, f.bound, f.where)
+        for f in findings
+        if not f.passed
+    ]
+    title = f"{len(findings)} measurements, {len(rows)} breaches"
+    return Table("breaches", title, columns, rows)

@@ -13,7 +13,7 @@ import numpy as np
 import softmaxes as sm
 from softmaxes._cli.backends import Backend
 from softmaxes._cli.budgets import budget
-from softmaxes._cli.findings import Finding, Measured, attempt
+from softmaxes._cli.findings import Measured, Trial
 from softmaxes._cli.formats import FORMATS
 
 __all__ = ["contract"]
@@ -38,6 +38,9 @@ class Case(NamedTuple):
 PAIR = Case([2, 2], [0.5, 0.5], [-LOG2, -LOG2], 2 + LOG2, [-0.25, 0.25])
 
 
+EMPTY = Case([-INF] * 3, [0] * 3, [-INF] * 3, -INF, [0] * 3)
+
+
 def _beside_the_pair(entry: float, **options: Any) -> Case:
     return Case(
         [entry, *PAIR.x],
@@ -54,8 +57,8 @@ CASES = {
     "masked inf": _beside_the_pair(INF, where=[False, True, True]),
     "masked 1e300": _beside_the_pair(1e300, where=[False, True, True]),
     "-inf entry": _beside_the_pair(-INF),
-    "all masked": Case([1, NAN], [0, 0], [-INF, -INF], -INF, [0, 0], {"where": [False, False]}),
-    "all -inf": Case([-INF, -INF], [0, 0], [-INF, -INF], -INF, [0, 0]),
+    "all masked": EMPTY._replace(x=[1, NAN, INF], options={"where": [False, False, False]}),
+    "all -inf": EMPTY,
     "axis of length 0": Case([], [], [], -INF, []),
     "one +inf": Case([1, INF, 2], [0, 1, 0], [-INF, 0, -INF], INF, [0, 0, 0]),
     "several +inf": Case([1, INF, INF], [0, NAN, NAN], [-INF, NAN, NAN], INF, [0, NAN, NAN]),
@@ -67,7 +70,13 @@ CASES = {
         [[NAN, NAN], PAIR.product],
     ),
     "0-d": Case(2, 1, 0, 2, 0),
-    "scores of 1000": PAIR._replace(x=[1000, 1000], logsumexp=1000 + LOG2),
+    "scores of 1000": Case(
+        [0, 1000, 1000],
+        [0, *PAIR.softmax],
+        [-1000 - LOG2, *PAIR.log_softmax],
+        1000 + LOG2,
+        [0, *PAIR.product],
+    ),
     # 8-bit integers wrap around when they are shifted before they are promoted.
     "uint8": Case(
         [0, 255], [math.exp(-255), 1], [-255, -math.exp(-255)], 255 + math.exp(-255), dtype="uint8"
@@ -84,10 +93,10 @@ CASES = {
         dtype="float16",
     ),
     "temperature 0": Case(
-        [1, *PAIR.x], [0, *PAIR.softmax], [-INF, *PAIR.log_softmax], None, [0, 0, 0], {"temperature": 0}
+        [1, 2, 2], [0, 0.5, 0.5], [-INF, -LOG2, -LOG2], None, [0, 0, 0], {"temperature": 0}
     ),
     "temperature inf": Case(
-        [-INF, 1, 2], [0, *PAIR.softmax], [-INF, *PAIR.log_softmax], None, [0, 0, 0], {"temperature": INF}
+        [-INF, 1, 2], [0, 0.5, 0.5], [-INF, -LOG2, -LOG2], None, [0, 0, 0], {"temperature": INF}
     ),
 }
 
@@ -111,14 +120,14 @@ REFUSALS = {
 }
 
 
-def contract(backend: Backend) -> Iterator[Finding]:
-    """Hold a backend to every case; an error of 1 spends the whole budget."""
+def contract(backend: Backend) -> Iterator[Trial]:
+    """Yield the trials of every case, whose error of 1 spends a whole budget, and of every refusal."""
     for name, case in CASES.items():
-        worst = attempt(partial(_worst, backend, case))
-        yield Finding("contract", name, backend.name, case.dtype, worst.error, 1, worst.where)
+        measure = partial(_worst, backend, case)
+        yield Trial("contract", name, backend, case.dtype, 1, measure)
     for name, refusal in REFUSALS.items():
-        worst = attempt(partial(_accepted, backend, refusal))
-        yield Finding("contract", name, backend.name, refusal.dtype, worst.error, 0, worst.where)
+        measure = partial(_accepted, backend, refusal)
+        yield Trial("contract", name, backend, refusal.dtype, 0, measure)
 
 
 def _worst(backend: Backend, case: Case) -> Measured:

@@ -1,4 +1,4 @@
-"""A finding: what was measured, and the bound it must keep."""
+"""Trials and findings: what is to be measured against which bound, and what came of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["Finding", "Measured", "attempt"]
+from softmaxes._cli.backends import Backend
+
+__all__ = ["Finding", "Measured", "Trial", "perform"]
 
 
 class Measured(NamedTuple):
@@ -16,26 +18,39 @@ class Measured(NamedTuple):
     where: str
 
 
+class Trial(NamedTuple):
+    """A measurement to make."""
+
+    section: str
+    quantity: str
+    backend: Backend
+    dtype: str
+    bound: float
+    measure: Callable[[], Measured]
+
+
 class Finding(NamedTuple):
-    """One line of the check."""
+    """What came of a trial."""
 
     section: str
     quantity: str
     backend: str
     dtype: str
-    error: float
     bound: float
+    error: float
     where: str
 
     @property
     def passed(self) -> bool:
-        """Tell whether the bound holds; NaN does not."""
+        """Tell whether the bound holds; NaN does not keep it."""
         return self.error <= self.bound
 
 
-def attempt(measure: Callable[[], Measured]) -> Measured:
-    """Measure; a call that fails is infinitely wrong, and its error says where."""
+def perform(trial: Trial) -> Finding:
+    """Measure; a call that fails is infinitely wrong, and its error says how."""
     try:
-        return measure()
-    except Exception as error:  # noqa: BLE001  (whatever a library raises is a finding)
-        return Measured(math.inf, f"{type(error).__name__}: {error}".splitlines()[0])
+        with trial.backend.session():
+            found = trial.measure()
+    except Exception as error:  # noqa: BLE001, because whatever a library raises is a finding
+        found = Measured(math.inf, f"{type(error).__name__}: {error}".splitlines()[0])
+    return Finding(*trial[:2], trial.backend.name, *trial[3:5], *found)

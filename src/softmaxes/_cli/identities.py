@@ -13,7 +13,7 @@ from softmaxes._cli.accuracy import Inputs, inputs, worst_row
 from softmaxes._cli.backends import Backend
 from softmaxes._cli.budgets import BUDGETS
 from softmaxes._cli.exact import exact
-from softmaxes._cli.findings import Finding, Measured, attempt
+from softmaxes._cli.findings import Measured, Trial
 from softmaxes._cli.formats import FORMATS
 from softmaxes._cli.regimes import Sample, samples
 
@@ -26,17 +26,17 @@ Identity = Callable[[Backend, Inputs, Sample], Array]  # the error of each row
 REGIMES = ("normal", "scale 10", "dominant entry", "near ties", "all equal")
 
 
-def identities(backend: Backend, dtype: str) -> Iterator[Finding]:
-    """Measure every identity, in units of epsilon, and the gradient at the confident row in ulp."""
+def identities(backend: Backend, dtype: str) -> Iterator[Trial]:
+    """Yield the trials of every identity, in epsilon of its scale, and of the confident row, in ulp."""
     for name, budget, measure in (
-        ("sum of softmax, in u", "sum of softmax", partial(_worst, _unit_sum)),
+        ("sum of softmax (in u)", "sum of softmax", partial(_worst, _unit_sum)),
         ("<u, J v> = <J'u, v>", "softmax JVP", partial(_worst, _adjoint)),
         ("J 1 = 0", "softmax JVP", partial(_worst, _null_vector)),
-        ("1'J = 0", "softmax VJP", partial(_worst, _null_covector)),
-        ("-log p0 at [20, 0, 0], d/dz0", "log_softmax gradient at the label", _confident_row),
+        ("1'J = 0", "softmax JVP", partial(_worst, _null_covector)),
+        ("d/dz0 of -log p0 at [20, 0, 0]", "log_softmax gradient at the label", _confident_row),
     ):
-        worst = attempt(partial(measure, backend, dtype))
-        yield Finding("identities", name, backend.name, dtype, worst.error, BUDGETS[budget], worst.where)
+        bound = BUDGETS[budget]
+        yield Trial("identities", name, backend, dtype, bound, partial(measure, backend, dtype))
 
 
 def _worst(identity: Identity, backend: Backend, dtype: str) -> Measured:

@@ -18,7 +18,7 @@ __all__ = ["LENGTHS", "REGIMES", "Sample", "samples"]
 Array = NDArray[np.float64]
 Generator = np.random.Generator
 
-LENGTHS = (2, 10, 500)
+LENGTHS = (10, 500)
 SEEDS = (1, 2, 3)
 
 

@@ -35,20 +35,21 @@ def write(tables: Iterable[Table], *, as_json: bool = False, plain: bool = False
         show(table)
 
 
-def track(items: Sequence[T], description: str) -> Iterator[T]:
+def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Yield the items; show how far along they are when standard error is a terminal."""
     if not sys.stderr.isatty():
         return iter(items)
     if not find_spec("rich"):
-        return _count(items, description)
+        return _count(items, description, total)
     from rich.progress import track as rich_track
 
-    return iter(rich_track(items, description, console=_console(stderr=True), transient=True))
+    console = _console(stderr=True)
+    return iter(rich_track(items, description, total, console=console, transient=True))
 
 
-def _count(items: Sequence[T], description: str) -> Iterator[T]:
+def _count(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     for number, item in enumerate(items, 1):
-        line = f"{description} {number}/{len(items)}"
+        line = f"{description} {number}/{total}"
         print(line, end="\r", file=sys.stderr, flush=True)
         yield item
         print(" " * len(line), end="\r", file=sys.stderr, flush=True)

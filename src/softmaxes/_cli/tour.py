@@ -74,7 +74,7 @@ def _train(training: Digits) -> Iterator[tuple[str, Minimum]]:
         from softmaxes._cli import _jax
 
         trainers["jax"] = _jax.train
-    for library in track(tuple(trainers), "training"):
+    for library in track(trainers, "training", len(trainers)):
         yield library, trainers[library](training.features, targets, PENALTY)
 
 
@@ -117,7 +117,7 @@ def regularisation(training: Digits, held_out: Digits) -> Table:
     targets = np.eye(10)[training.labels]
     weights = [
         classifier.train(training.features, targets, penalty).weights
-        for penalty in track(PENALTIES, "retraining")
+        for penalty in track(PENALTIES, "retraining", len(PENALTIES))
     ]
     reference = held_out.features @ weights[0]
     rows = [

@@ -1,0 +1,274 @@
+"""Bad input gets the right exception, in words that name the argument, what it was and what was expected."""
+
+import inspect
+from functools import partial
+
+import numpy as np
+import pytest
+
+import softmaxes as sm
+
+X = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+NAN, INF = np.nan, np.inf
+
+
+class Unknown:
+    pass
+
+
+# What x must not be: the exception, what it was, what was expected.
+BAD_X = {
+    "None": (None, TypeError, "NoneType", "an array, a sequence of numbers or a number"),
+    "string": ("1.0", TypeError, "str", "an array, a sequence of numbers or a number"),
+    "dict": ({0: 1.0}, TypeError, "dict", "an array, a sequence of numbers or a number"),
+    "object": (Unknown(), TypeError, "Unknown", "an array, a sequence of numbers or a number"),
+    "iterator": (
+        iter([1.0, 2.0]),
+        TypeError,
+        "iterator",
+        "an array, a sequence of numbers or a number",
+    ),
+    "masked array": (np.ma.array(X), TypeError, "MaskedArray", "an array, a sequence"),
+    "list of strings": (["1.0"], TypeError, "<U3", "real"),
+    "list with None": ([1.0, None], TypeError, "object", "real"),
+    "ragged list": (
+        [[1.0, 2.0], [3.0]],
+        ValueError,
+        "inhomogeneous",
+        "rectangular sequence of numbers",
+    ),
+    "array of objects": (X.astype(object), TypeError, "object", "real"),
+    "array of strings": (X.astype(str), TypeError, "<U32", "real"),
+    "array of dates": (X.astype("M8[D]"), TypeError, "datetime64", "real"),
+    "complex array": (X * 1j, TypeError, "complex128", "real"),
+    "complex number": (1j, TypeError, "complex128", "real"),
+    "list of complex": ([1j], TypeError, "complex128", "real"),
+}
+
+BAD_OPTIONS = {
+    "axis": {
+        "too large": (2, ValueError, "axis 2", "2 axes"),
+        "too small": (-3, ValueError, "axis -3", "2 axes"),
+        "too large in a tuple": ((0, 2), ValueError, "(0, 2)", "2 axes"),
+        "repeated": ((1, 1), ValueError, "(1, 1)", "not repeat"),
+        "repeated from the end": ((1, -1), ValueError, "(1, -1)", "not repeat"),
+        "float": (1.0, TypeError, "1.0", "an int, a tuple of ints or None"),
+        "float in a tuple": ((0, 1.0), TypeError, "(0, 1.0)", "an int, a tuple of ints or None"),
+        "None in a tuple": ((None,), TypeError, "(None,)", "an int, a tuple of ints or None"),
+        "list": ([0, 1], TypeError, "[0, 1]", "an int, a tuple of ints or None"),
+        "string": ("0", TypeError, "'0'", "an int, a tuple of ints or None"),
+    },
+    "where": {
+        "int": (1, TypeError, "1", "bool"),
+        "float": (1.0, TypeError, "1.0", "bool"),
+        "string": ("True", TypeError, "str", "bool"),
+        "list of ints": ([1, 0, 1], TypeError, "int64", "bool"),
+        "list with None": ([True, None, True], TypeError, "object", "bool"),
+        "ints": (np.array([1, 0, 1]), TypeError, "int64", "bool"),
+        "floats": (np.ones(3), TypeError, "float64", "bool"),
+        "masked array": (np.ma.array([True] * 3), TypeError, "MaskedArray", "bool"),
+        "ragged list": ([[True], []], ValueError, "inhomogeneous", "rectangular"),
+        "too short": (np.array([True, False]), ValueError, "(2,)", "x of shape (2, 3)"),
+        "too many axes": (np.ones((4, 2, 3), bool), ValueError, "(4, 2, 3)", "x of shape (2, 3)"),
+        "another axis": (np.ones((1, 2, 3), bool), ValueError, "(1, 2, 3)", "x of shape (2, 3)"),
+    },
+    "temperature": {
+        "negative": (-1, ValueError, "-1", "[0, inf]"),
+        "-inf": (-INF, ValueError, "-inf", "[0, inf]"),
+        "NaN": (NAN, ValueError, "nan", "[0, inf]"),
+        "negative somewhere": (np.array([1.0, 2.0, -3.0]), ValueError, "-3.", "[0, inf]"),
+        "NaN in a list": ([[1.0], [NAN]], ValueError, "nan", "[0, inf]"),
+        "string": ("hot", TypeError, "str", "a number"),
+        "complex number": (1j, TypeError, "1j", "real"),
+        "complex array": (np.array(1j), TypeError, "complex128", "real"),
+        "array of objects": (np.array(None), TypeError, "object", "real"),
+        "ragged list": (
+            [[1.0], []],
+            ValueError,
+            "inhomogeneous",
+            "rectangular sequence of numbers",
+        ),
+        "too short": (np.ones(2), ValueError, "(2,)", "x of shape (2, 3)"),
+        "too many axes": (np.ones((4, 2, 3)), ValueError, "(4, 2, 3)", "x of shape (2, 3)"),
+    },
+    "weights": {
+        "string": ("heavy", TypeError, "str", "a number"),
+        "complex number": (1j, TypeError, "1j", "real"),
+        "complex array": (np.array(1j), TypeError, "complex128", "real"),
+        "array of objects": (np.array(None), TypeError, "object", "real"),
+        "ragged list": (
+            [[1.0], []],
+            ValueError,
+            "inhomogeneous",
+            "rectangular sequence of numbers",
+        ),
+        "too short": (np.ones(2), ValueError, "(2,)", "x of shape (2, 3)"),
+    },
+    "keepdims": {
+        "string": ("yes", TypeError, "'yes'", "bool"),
+        "None": (None, TypeError, "None", "bool"),
+        "array": (np.array([True, False]), TypeError, "[", "bool"),
+    },
+}
+
+# Tangents and cotangents of the wrong kind.
+BAD_VECTOR = {
+    "None": (None, TypeError, "None", "(2, 3)"),
+    "string": ("up", TypeError, "str", "an array"),
+    "number": (1.0, ValueError, "()", "(2, 3)"),
+    "too few axes": (np.ones(3), ValueError, "(3,)", "(2, 3)"),
+    "too many axes": (np.ones((1, 2, 3)), ValueError, "(1, 2, 3)", "(2, 3)"),
+    "transposed": (X.T, ValueError, "(3, 2)", "(2, 3)"),
+    "complex number": (1j, TypeError, "1j", "real"),
+    "complex array": (X * 1j, TypeError, "complex128", "real"),
+    "array of objects": (X.astype(object), TypeError, "object", "real"),
+    "ragged list": ([[1.0], []], ValueError, "inhomogeneous", "rectangular sequence of numbers"),
+}
+
+FUNCTIONS = {"softmax": sm.softmax, "log_softmax": sm.log_softmax, "logsumexp": sm.logsumexp}
+
+
+def _calls():
+    """Every way to hand x and options to the package, by name."""
+    for name, function in FUNCTIONS.items():
+        yield name, function, function
+        yield (
+            f"jvp of {name}",
+            function,
+            lambda x, f=function, **options: sm.jvp(f, x, X, **options),
+        )
+        yield f"vjp of {name}", function, partial(sm.vjp, function)
+        yield f"jacobian of {name}", function, partial(sm.jacobian, function)
+        yield (
+            f"hvp of {name}",
+            function,
+            lambda x, f=function, **options: sm.hvp(f, x, X, **options),
+        )
+
+
+@pytest.mark.parametrize("bad", BAD_X.values(), ids=BAD_X)
+@pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, _, call in _calls()])
+def test_x(call, bad):
+    x, error, was, expected = bad
+    refused(partial(call, x), error, "x", was, expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "option", "bad"),
+    [
+        pytest.param(call, option, bad, id=f"{name}, {option}, {what}")
+        for name, function, call in _calls()
+        for option, table in BAD_OPTIONS.items()
+        if option in inspect.signature(function).parameters
+        for what, bad in table.items()
+    ],
+)
+def test_option(call, option, bad):
+    value, error, was, expected = bad
+    refused(partial(call, X, **{option: value}), error, option, was, expected)
+
+
+@pytest.mark.parametrize("bad", BAD_VECTOR.values(), ids=BAD_VECTOR)
+@pytest.mark.parametrize("derivative", [sm.jvp, sm.hvp])
+def test_tangent(derivative, bad):
+    v, error, was, expected = bad
+    refused(partial(derivative, sm.softmax, X, v), error, "v", was, expected)
+
+
+@pytest.mark.parametrize("bad", BAD_VECTOR.values(), ids=BAD_VECTOR)
+def test_cotangent(bad):
+    u, error, was, expected = bad
+    refused(partial(sm.vjp(sm.softmax, X)[1], u), error, "u", was, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [({}, "()"), ({"axis": 0}, "(3,)"), ({"axis": 0, "keepdims": True}, "(1, 3)")],
+)
+def test_cotangent_has_the_shape_of_the_value(options, shape):
+    pullback = sm.vjp(sm.logsumexp, X, **options)[1]
+    refused(partial(pullback, np.ones(5)), ValueError, "u", "(5,)", shape)
+
+
+@pytest.mark.parametrize("function", [np.exp, len, "softmax", None, sm.jvp, lambda x: x])
+@pytest.mark.parametrize("derivative", [sm.jvp, sm.vjp, sm.jacobian, sm.hvp])
+def test_function_without_a_rule(derivative, function):
+    arrays = (X, X) if derivative in {sm.jvp, sm.hvp} else (X,)
+    refused(
+        partial(derivative, function, *arrays),
+        TypeError,
+        "function",
+        repr(function),
+        "one of log_softmax, logsumexp, softmax",
+    )
+
+
+@pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, _, call in _calls()])
+@pytest.mark.parametrize("keyword", ["dim", "b", "x", "axes"])
+def test_unknown_keyword(call, keyword):
+    with pytest.raises(TypeError, match=f"'{keyword}'|too many positional"):
+        call(X, **{keyword: 0})
+
+
+def test_an_option_of_another_function_is_unknown():
+    for call in (sm.softmax, sm.log_softmax, partial(sm.vjp, sm.softmax)):
+        with pytest.raises(TypeError, match="'weights'"):
+            call(X, weights=1.0)
+    for call in (sm.logsumexp, partial(sm.vjp, sm.logsumexp)):
+        with pytest.raises(TypeError, match="'temperature'"):
+            call(X, temperature=1.0)
+
+
+@pytest.mark.parametrize("axis", [1, -2, (0, 0), (0, 1)])
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_scalar_has_no_other_axis(function, axis):
+    refused(partial(function, 1.0, axis), ValueError, "axis", str(axis), "0 axes")
+
+
+# In every library -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_every_library_hears_the_same(backend, function):
+    x = backend.asarray(X)
+    run = partial(backend.run, function, x)
+    shape = str((2, 4))
+    refused(partial(run, axis=2), ValueError, "axis", "2", "2 axes")
+    refused(partial(run, where=backend.asarray(X)), TypeError, "where", "float64", "bool")
+    wide = backend.asarray(np.ones((2, 4)), "bool")
+    refused(partial(run, where=wide), ValueError, "where", shape, "x of shape (2, 3)")
+    option = "weights" if function is sm.logsumexp else "temperature"
+    wide = backend.asarray(np.ones((2, 4)))
+    refused(partial(run, **{option: wide}), ValueError, option, shape, "x of shape (2, 3)")
+    imaginary = backend.asarray(X * 1j, "complex128")
+    refused(partial(run, **{option: imaginary}), TypeError, option, "complex128", "real")
+    refused(partial(backend.run, function, imaginary), TypeError, "x", "complex128", "real")
+    refused(partial(backend.run, sm.jvp, function, x, wide), ValueError, "v", shape, "(2, 3)")
+    refused(
+        partial(backend.run, sm.hvp, function, x, imaginary), TypeError, "v", "complex128", "real"
+    )
+
+
+NAMES = {"numpy": "numpy", "strict": "array_api_strict", "jax": "jax"}
+
+
+@pytest.mark.parametrize("option", ["where", "temperature", "weights", "v"])
+def test_arrays_of_two_libraries_are_refused(backend, option):
+    strict = pytest.importorskip("array_api_strict")
+    other, name = (strict, "array_api_strict") if backend.xp is np else (np, "numpy")
+    x, alien = backend.asarray(X), other.asarray(X > 0 if option == "where" else X)
+    if option == "v":
+        call = partial(backend.run, sm.jvp, sm.softmax, x, alien)
+    else:
+        call = partial(
+            backend.run, sm.logsumexp if option == "weights" else sm.softmax, x, **{option: alien}
+        )
+    refused(call, TypeError, option, name, "one library", NAMES[backend.name.partition("-")[0]])
+
+
+def refused(call, error, *words):
+    """Assert that the call raises the error, and that its message holds all the words."""
+    with pytest.raises(error) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value)
