@@ -1,9 +1,8 @@
-"""What importing the package loads, and which module may know of which."""
+"""What importing the package loads, and which of its modules may know of which."""
 
 import ast
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,11 @@ import pytest
 import softmaxes
 
 SOURCE = Path(softmaxes.__file__).parent
-LIBRARY = sorted(path for path in SOURCE.rglob("*.py") if "_cli" not in path.parts)
-PATHS = {path.relative_to(SOURCE).as_posix(): path for path in LIBRARY}
+FILES = {path.relative_to(SOURCE).as_posix(): path for path in SOURCE.rglob("*.py")}
+PACKAGE = {name: path for name, path in FILES.items() if not name.startswith("_cli")}
 
-# The one file that may import an array library.
-SEAM = {"jax": "_jax.py", "torch": "_torch.py", "dask": "_dask.py", "numpy": "_numpy.py"}
-
-# Knowledge points down: a module may import those of lower levels.
-LEVELS = [
+# Knowledge points one way: a module imports those below it and none beside or above it.
+LEVELS = (
     {"__main__"},
     {"__init__"},
     {"derivatives", "losses", "online"},
@@ -27,25 +23,121 @@ LEVELS = [
     {"_rules"},
     {"_primals"},
     {"_arrays"},
-]
+)
 
-EXPENSIVE = ("jax", "jaxlib", "torch", "dask", "cupy", "scipy", "matplotlib", "rich", "array_api_strict")
+# Who may say `import` for a library; the command line is a user of the package and has its own file for JAX.
+SEAM = {
+    "numpy": {"_backends/_numpy.py"},
+    "jax": {"_backends/_jax.py", "_cli/_jax.py"},
+    "torch": {"_backends/_torch.py"},
+    "dask": {"_backends/_dask.py"},
+    "cupy": set(),
+    "array_api_strict": set(),
+}
 
 
-def run(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.split()
-
-
-def imported(path):
-    """Yield (module, at the top level) of every import of a file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+def imports(path):
+    """Return the full names of all that a file imports, at its top or within its functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
+            names |= {"." * node.level + f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part(file):
+    """Return the part of the package that a file or a module belongs to."""
+    return file.removesuffix(".py").partition("/")[0]
+
+
+def test_importing_the_package_loads_no_library_but_numpy():
+    code = "import sys, softmaxes; print(*sys.modules)"
+    loaded = {name.partition(".")[0] for name in _python(code).split()}
+    dear = {"jax", "jaxlib", "torch", "dask", "cupy", "scipy", "matplotlib", "rich", "pytest"}
+    assert loaded & dear == set()
+    assert loaded & {"numpy", "array_api_compat", "array_api_extra"} == {
+        "numpy",
+        "array_api_compat",
+        "array_api_extra",
+    }
+
+
+def test_an_array_of_numpy_loads_nothing_more():
+    code = "import sys, softmaxes as sm; sm.vjp(sm.softmax, [1.0]); print(*sys.modules)"
+    assert not {"jax", "torch", "dask", "cupy"} & set(_python(code).split())
+
+
+def test_importing_the_package_changes_no_setting_and_prints_nothing():
+    code = """
+import os, warnings, numpy
+before = dict(os.environ), numpy.geterr(), numpy.get_printoptions(), list(warnings.filters)
+import softmaxes
+assert before == (dict(os.environ), numpy.geterr(), numpy.get_printoptions(), warnings.filters)
+"""
+    assert _python(code) == ""
+
+
+def test_using_jax_changes_no_setting_of_it(jax):
+    code = """
+import jax
+before = dict(jax.config.values)
+import softmaxes as sm
+jax.grad(sm.logsumexp)(jax.numpy.ones(2))
+assert before == dict(jax.config.values)
+"""
+    assert _python(code) == ""
+
+
+def _python(code):
+    """Run code in a fresh interpreter, where warnings are errors, and return what it prints."""
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("library", SEAM)
+def test_a_library_is_imported_in_its_own_file_only(library):
+    importing = {
+        name
+        for name, path in FILES.items()
+        if library in {module.partition(".")[0] for module in imports(path)}
+    }
+    if library == "numpy":  # the command line computes with it
+        importing = {name for name in importing if name in PACKAGE}
+    assert importing <= SEAM[library]
+
+
+@pytest.mark.parametrize("name", ["_primals.py", "_rules.py"])
+def test_the_maths_knows_no_library(name):
+    outside = {module.partition(".")[0] for module in imports(PACKAGE[name])}
+    assert outside <= {"__future__", "collections", "math", "softmaxes", "typing"}
+
+
+@pytest.mark.parametrize("name", PACKAGE)
+def test_knowledge_points_one_way(name):
+    levels = {module: depth for depth, level in enumerate(LEVELS) for module in level}
+    mine = levels[part(name)]
+    for module in imports(PACKAGE[name]):
+        assert not module.startswith("."), "a relative import"
+        root, _, rest = module.partition(".")
+        other = rest.partition(".")[0]
+        if root != "softmaxes" or other == part(name) or other == "_cli":
             continue
-        yield from names
+        # `from softmaxes import _rules` and `from softmaxes._rules import Rule`, and neither of them the face
+        assert other in levels, f"{name} imports {module} through the face"
+        assert levels[other] > mine, f"{name} imports {module}"
+
+
+def test_only_the_command_line_imports_the_command_line():
+    assert {
+        name for name, path in PACKAGE.items() if any("_cli" in module for module in imports(path))
+    } <= {"__main__.py"}
+
+
+@pytest.mark.parametrize("name", [name for name in PACKAGE if name != "__main__.py"])
+def test_every_module_can_be_imported_first(name):
+    module = ".".join(["softmaxes", *Path(name).with_suffix("").parts]).removesuffix(".__init__")
+    if module.endswith(("_jax", "_torch", "_dask")):
+        pytest.importorskip(module.rpartition("_")[2])
+    _python(f"import {module}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,12 +13,16 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     options = _parser().parse_args(arguments)
-    sys.stdout.reconfigure(errors="replace")
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130  # as a shell reports a command that SIGINT ended
+    except BrokenPipeError:
+        # The reader has left, as head(1) does; what the interpreter still flushes goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 
@@ -36,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
         # Without a default of its own, or it would undo a --json before the command.
-        command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+        command.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
+        )
         command.set_defaults(run=run)
     return parser
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import array_api_extra as xpx
-from array_api_compat import array_namespace, device, is_array_api_obj, is_dask_array
+from array_api_compat import array_namespace, device, is_array_api_obj, is_dask_array, is_jax_array
 from array_api_compat import numpy as np
 
 __all__ = ["Array", "Arrays", "Axes", "Axis", "Call", "Namespace", "checked", "device", "like", "mapped"]
@@ -93,9 +93,9 @@ def checked(
             raise TypeError(f"where must be boolean, got dtype {_name(where.dtype)}")
         where = _fitting("where", where, x, xp)
     if temperature is not None:
-        temperature = _real(temperature, working, x, xp)
-        if _known_to_be(~(temperature >= 0.0), xp):
+        if _known_to_be_bad(temperature, xp):
             raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
+        temperature = _real(temperature, working, x, xp)
         temperature = _fitting("temperature", temperature, x, xp)
     if weights is not None:
         weights = _fitting("weights", weights, x, xp)
@@ -223,12 +223,16 @@ def _fitting(name: str, a: Array, x: Array, xp: Namespace) -> Array:
     return xp.reshape(a, (1,) * (x.ndim - a.ndim) + tuple(a.shape))
 
 
-def _known_to_be(condition: Array, xp: Namespace) -> bool:
-    """Tell whether the condition holds anywhere; False where the values cannot be seen yet."""
-    if is_dask_array(condition):
+def _known_to_be_bad(temperature: Any, xp: Namespace) -> bool:
+    """Tell whether a temperature is negative or NaN; False where its values are not known yet."""
+    if isinstance(temperature, numbers.Real):
+        return not temperature >= 0
+    if is_dask_array(temperature):
         return False
     try:
-        return bool(xp.any(condition))
+        if is_jax_array(temperature):  # a comparison would be traced even where the values are not
+            temperature, xp = np.asarray(temperature), np
+        return not xp.all(temperature >= 0)
     except TypeError:  # traced by a compiler
         return False
 

@@ -37,7 +37,10 @@ def softmax(
     weights, scale = _unit_weights(weights, where, axis=axis, xp=xp)
     s = _exponentials(x, where, temperature, weights, axis=axis, xp=xp)
     y = s.e / (s.rest + s.tops)
-    return xp.where(s.outside, 0.0, y if scale is None else y / scale)
+    if scale is not None:
+        # An entry of weight 0 may lie above the maximum; not every exponential overflows to inf.
+        y = xp.where(s.z > math.log(xp.finfo(x.dtype).max), xp.inf, y / scale)
+    return xp.where(s.outside, 0.0, y)
 
 
 def log_softmax(

@@ -32,11 +32,11 @@ def apply(rule: Rule, call: Call) -> Array:
 def _compiled(rule: Rule, axis: Axes, working: Any, dtype: Any) -> Any:
     f = differentiable(rule, axis)
 
-    def rounded(x: Array, *options: Array) -> Array:
+    def narrowed(x: Array, *options: Array) -> Array:
         return f(x.astype(working), *options).astype(dtype)
 
     # A narrow input is half the size of what the rule keeps: keep the input instead.
-    return jax.jit(rounded if working == dtype else rematerialised(rounded))
+    return jax.jit(narrowed if working == dtype else rematerialised(narrowed))
 
 
 @cache
@@ -44,11 +44,8 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
     """Return the rule's function of arrays in working precision, as a `jax.custom_jvp`."""
 
     @jax.custom_jvp
-    def f(*arrays: Array) -> Array:
-        # Without the barrier the compiler may compute x twice, rounded once and fused once, and
-        # then no entry equals the maximum.
-        arrays = jax.lax.optimization_barrier(arrays)
-        return rule.primal(*arrays, axis=axis, xp=jnp)
+    def f(x: Array, *options: Array) -> Array:
+        return rule.primal(_rounded(x), *options, axis=axis, xp=jnp)
 
     def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
         # Keeps the compiler from sharing sums between value and derivative, and with that from
@@ -65,6 +62,17 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
 
     f.defjvp(f_jvp, symbolic_zeros=True)
     return f
+
+
+def _rounded(x: Array) -> Array:
+    """
+    Return x, which may be a product, as one rounded number wherever it is used.
+
+    Left alone, the compiler multiplies again beside the subtraction of the maximum and contracts
+    the two into one rounding, so that no entry need be exactly 0 below the maximum. It does not
+    contract through a select.
+    """
+    return jnp.where(x < jnp.finfo(x.dtype).min, -jnp.inf, x)
 
 
 def _is_zero(tangent: Any) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -39,11 +39,11 @@ def train(features: Array, targets: Array, penalty: float) -> Minimum:
 
 def backends() -> tuple[Backend, ...]:
     """Return JAX eager and JAX compiled, with the derivatives JAX itself takes through our rules."""
-    compiled = partial(jax.jit, static_argnums=0, static_argnames="axis")
-    common = {"xp": jnp, "session": _double_precision, "flushes_subnormals": True}
+    jit = partial(jax.jit, static_argnums=0, static_argnames="axis")
+    make = partial(Backend, xp=jnp, session=_double_precision, flushes_subnormals=True)
     return (
-        Backend("jax", _value, _jvp, _vjp, _hvp, **common),
-        Backend("jax jit", *map(compiled, (_value, _jvp, _vjp, _hvp)), **common, traces=True),
+        make("jax", _value, _jvp, _vjp, _hvp),
+        make("jax jit", jit(_value), jit(_jvp), jit(_vjp), jit(_hvp), traces=True),
     )
 
 
@@ -64,10 +64,9 @@ def _hvp(function: Function, x: Array, v: Array, **options: Any) -> Array:
     return jax.jvp(gradient, (x,), (v,))[1]
 
 
-def _double_precision() -> AbstractContextManager[Any]:
+def _double_precision() -> Any:
     # For the length of a with block: the global setting stays as the user has it.
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # JAX before 0.8
-
-    return enable_x64(True)
+    home = (
+        jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")
+    )  # before JAX 0.8
+    return home.enable_x64(True)

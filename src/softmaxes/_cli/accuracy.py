@@ -15,7 +15,7 @@ from softmaxes._cli.budgets import HALVES, budget
 from softmaxes._cli.exact import Exact, Truth
 from softmaxes._cli.findings import Measured, Trial
 from softmaxes._cli.formats import FORMATS
-from softmaxes._cli.regimes import Sample, samples
+from softmaxes._cli.regimes import N, sample
 
 __all__ = ["accuracy", "inputs", "worst_row"]
 
@@ -23,13 +23,15 @@ Array = NDArray[np.float64]
 
 
 class Inputs(NamedTuple):
-    """Arrays of the backend."""
+    """The sample as arrays of a backend."""
 
     x: Any  # scores
     v: Any  # tangents
     u: Any  # cotangents
     top: Any  # the indicator of each row's top entry
-    ones: Any  # a one for each row
+    loss: Any  # its negative: the cotangent of -log p at the top entry
+    ones: Any
+    one: Any  # one for each row
 
 
 class Quantity(NamedTuple):
@@ -50,13 +52,13 @@ QUANTITIES = {
         lambda on, i: on.value(sm.logsumexp, i.x, axis=-1), lambda truth: truth.logsumexp
     ),
     "logsumexp gradient": Quantity(
-        lambda on, i: on.vjp(sm.logsumexp, i.x, i.ones, axis=-1), lambda truth: truth.softmax
+        lambda on, i: on.vjp(sm.logsumexp, i.x, i.one, axis=-1), lambda truth: truth.softmax
     ),
     "logsumexp Hessian row": Quantity(
         lambda on, i: on.hvp(sm.logsumexp, i.x, i.top, axis=-1), lambda truth: truth.hessian_row
     ),
     "log_softmax gradient at the label": Quantity(
-        lambda on, i: on.xp.sum(i.top * on.vjp(sm.log_softmax, i.x, -i.top, axis=-1), axis=-1),
+        lambda on, i: on.xp.sum(i.top * on.vjp(sm.log_softmax, i.x, i.loss, axis=-1), axis=-1),
         lambda truth: truth.label_gradient,
     ),
     "softmax JVP": Quantity(
@@ -67,6 +69,7 @@ QUANTITIES = {
     ),
 }
 
+
 def accuracy(backend: Backend, dtype: str) -> Iterator[Trial]:
     """Yield the trials of every quantity against the truth."""
     for name, quantity in QUANTITIES.items():
@@ -76,33 +79,30 @@ def accuracy(backend: Backend, dtype: str) -> Iterator[Trial]:
 
 
 def _worst(backend: Backend, dtype: str, quantity: Quantity, bound: float) -> Measured:
-    return max(
-        worst_row(sample.regimes, sample.x.shape[1], _errors(backend, dtype, quantity, bound, sample))
-        for sample in samples(dtype)
-    )
+    y = backend.numpy(quantity.compute(backend, inputs(backend, dtype)))
+    errors = _errors(y, quantity.truth(sample(dtype).truth), backend, dtype, bound)
+    return worst_row(sample(dtype).regimes, errors)
 
 
-def _errors(backend: Backend, dtype: str, quantity: Quantity, bound: float, sample: Sample) -> Array:
-    truth, n = quantity.truth(sample.truth), sample.x.shape[1]
-    y = backend.numpy(quantity.compute(backend, inputs(backend, dtype, sample)))
-    errors = truth.errors(y)
+def _errors(y: Array, truth: Exact, backend: Backend, dtype: str, bound: float) -> Array:
     if not backend.flushes_subnormals:
-        return errors
+        return truth.errors(y)
     # Where subnormals count as 0, relative accuracy ends at 16 n tiny; n tiny may be lost below.
     tiny = FORMATS["float32" if dtype in HALVES else dtype].tiny
-    lost = np.abs(y - truth.nearest) / (n * tiny) * bound
-    return np.where(truth.scale < 16 * n * tiny, lost, errors)
+    lost = np.abs(y - truth.nearest) / (N * tiny)
+    return np.where(truth.scale < 16 * N * tiny, lost * bound, truth.errors(y))
 
 
-def inputs(backend: Backend, dtype: str, sample: Sample) -> Inputs:
-    """Hand a sample to a backend."""
-    top = np.eye(sample.x.shape[1])[np.argmax(sample.x, axis=-1)]
-    arrays = (sample.x, sample.v, sample.v[:, ::-1], top, np.ones(len(top)))
+def inputs(backend: Backend, dtype: str) -> Inputs:
+    """Hand the sample of a dtype to a backend."""
+    _, x, v, _ = sample(dtype)
+    top = np.eye(N)[np.argmax(x, axis=-1)]
+    arrays = (x, v, v[:, ::-1], top, -top, np.ones(x.shape), np.ones(len(x)))
     return Inputs(*(backend.array(a, dtype) for a in arrays))
 
 
-def worst_row(regimes: list[str], n: int, errors: Array) -> Measured:
+def worst_row(regimes: list[str], errors: Array) -> Measured:
     """Find the largest error, and the regime of its row."""
     errors = np.nan_to_num(errors, nan=np.inf).reshape(len(regimes), -1).max(axis=-1)
     worst = int(np.argmax(errors))
-    return Measured(float(errors[worst]), f"{regimes[worst]}, n = {n}")
+    return Measured(float(errors[worst]), regimes[worst])

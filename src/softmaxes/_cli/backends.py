@@ -67,11 +67,13 @@ class Backend:
 
     def array(self, x: object, dtype: str) -> Array:
         """Make an array of the library."""
-        return self.xp.asarray(np.array(x), dtype=self.dtype(dtype))  # a copy: PyTorch wants its own
+        return self.xp.asarray(
+            np.array(x), dtype=self.dtype(dtype)
+        )  # a copy: PyTorch wants its own
 
     def numpy(self, y: Array) -> NDArray[np.float64]:
         """Read an array back; every dtype that is measured is exact in float64."""
-        if y.dtype == self.dtype("bfloat16"):
+        if str(y.dtype).endswith("bfloat16"):  # not known to NumPy
             y = self.xp.astype(y, self.xp.float32)
         return np.asarray(y).astype(np.float64)
 

@@ -53,7 +53,9 @@ ACCURACY = (
     f"Against 60-digit decimal arithmetic; the halves may err by {HALF_BUDGET} ulp, the others by the budget.\n"
     "logsumexp: ulp of max(|max x|, |logsumexp x|). JVP and VJP: ulp of p (|w| + sum p |w|)."
 )
-IDENTITIES = "J is the Jacobian of softmax. In epsilon of the scale of J v, but for the first and the last."
+IDENTITIES = (
+    "J is the Jacobian of softmax. In epsilon of the scale of J v, but for the first and the last."
+)
 
 
 def _errors(section: str, title: str, findings: Sequence[Finding], text: str) -> Table:
@@ -78,11 +80,18 @@ def _contract(findings: Sequence[Finding]) -> Table:
 
 
 def _breaches(findings: Sequence[Finding]) -> Table:
-    columns = {"backend": "", "dtype": "", "quantity": "", "error": ".3g", "bound": "g", "where": ""}
+    columns = {
+        "backend": "",
+        "dtype": "",
+        "quantity": "",
+        "error": ".3g",
+        "bound": "g",
+        "where": "",
+    }
     rows = [
         (f.backend, f.dtype, f.quantity, f.error, f.bound, f.where)
         for f in findings
         if not f.passed
     ]
-    title = f"{len(findings)} measurements, {len(rows)} breaches"
+    title = f"{len(findings)} measurements, breaches: {len(rows)}"
     return Table("breaches", title, columns, rows)

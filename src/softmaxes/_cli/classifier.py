@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 import softmaxes as sm
-
 from softmaxes._cli.newton import Minimum, minimise
 
 __all__ = ["loss", "train"]

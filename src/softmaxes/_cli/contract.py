@@ -82,7 +82,11 @@ CASES = {
         [0, 255], [math.exp(-255), 1], [-255, -math.exp(-255)], 255 + math.exp(-255), dtype="uint8"
     ),
     "int8": Case(
-        [-128, 127], [math.exp(-255), 1], [-255, -math.exp(-255)], 127 + math.exp(-255), dtype="int8"
+        [-128, 127],
+        [math.exp(-255), 1],
+        [-255, -math.exp(-255)],
+        127 + math.exp(-255),
+        dtype="int8",
     ),
     "bool": PAIR._replace(x=[True, True], logsumexp=1 + LOG2, product=None, dtype="bool"),
     "float16, 100 000 entries": Case(
@@ -150,7 +154,9 @@ def _derivatives(
     backend: Backend, case: Case, x: Any, options: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     n = x.shape[-1] if x.ndim else 1
-    v = backend.array(np.broadcast_to(np.arange(1.0, n + 1) if x.ndim else 1.0, x.shape), case.dtype)
+    v = backend.array(
+        np.broadcast_to(np.arange(1.0, n + 1) if x.ndim else 1.0, x.shape), case.dtype
+    )
     yield "softmax JVP", backend.jvp(sm.softmax, x, v, **options), case.product
     yield "softmax VJP", backend.vjp(sm.softmax, x, v, **options), case.product
     if case.logsumexp is not None:
@@ -176,7 +182,9 @@ def _compare(backend: Backend, quantity: str, y: Any, expected: Any) -> Measured
 def _accepted(backend: Backend, refusal: Refusal) -> Measured:
     x, options = backend.array(refusal.x, refusal.dtype), _options(backend, refusal.options)
     functions = [sm.softmax, sm.log_softmax] + ([] if "temperature" in options else [sm.logsumexp])
-    accepted = [f.__name__ for f in functions if not _refuses(backend, f, x, options, refusal.error)]
+    accepted = [
+        f.__name__ for f in functions if not _refuses(backend, f, x, options, refusal.error)
+    ]
     return Measured(len(accepted), f"accepted by {', '.join(accepted)}" if accepted else "")
 
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 __all__ = ["SOURCE", "Digits", "load"]
 
 SOURCE = (
-    "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI, 1998, "
-    "doi:10.24432/C50P49, CC BY 4.0"
+    "E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 1998, UCI\n"
+    "Machine Learning Repository, https://doi.org/10.24432/C50P49, licence CC BY 4.0."
 )
 
 

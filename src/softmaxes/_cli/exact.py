@@ -50,7 +50,10 @@ class Truth(NamedTuple):
 def exact(x: Array, v: Array, form: Format) -> Truth:
     """Compute the truth for rows of scores and tangents, in ulp of a format."""
     with localcontext(Context(prec=60, Emin=MIN_EMIN, Emax=MAX_EMAX)):
-        rows = [_row(_decimals(scores), _decimals(tangent)) for scores, tangent in zip(x, v, strict=True)]
+        rows = [
+            _row(_decimals(scores), _decimals(tangent))
+            for scores, tangent in zip(x, v, strict=True)
+        ]
         return Truth(*(_enclose(pairs, form) for pairs in zip(*rows, strict=True)))
 
 
@@ -70,7 +73,14 @@ def _row(x: Row, v: Row) -> tuple[Pair, ...]:
     rest = others / (1 + others)  # 1 - p at the top entry
     hessian = [p[top] * (rest if i == top else -entry) for i, entry in enumerate(p)]
     pair = _product(p, _centred(v, top, others))
-    return (p, p), (log_p, log_p), (lse, max(abs(m), abs(lse))), pair, (hessian, hessian), (-rest, rest)
+    return (
+        (p, p),
+        (log_p, log_p),
+        (lse, max(abs(m), abs(lse))),
+        pair,
+        (hessian, hessian),
+        (-rest, rest),
+    )
 
 
 def _log1p(t: Decimal) -> Decimal:

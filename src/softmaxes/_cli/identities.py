@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +13,15 @@ import softmaxes as sm
 from softmaxes._cli.accuracy import Inputs, inputs, worst_row
 from softmaxes._cli.backends import Backend
 from softmaxes._cli.budgets import BUDGETS
-from softmaxes._cli.exact import exact
+from softmaxes._cli.exact import Truth, exact
 from softmaxes._cli.findings import Measured, Trial
 from softmaxes._cli.formats import FORMATS
-from softmaxes._cli.regimes import Sample, samples
+from softmaxes._cli.regimes import sample
 
 __all__ = ["identities"]
 
 Array = NDArray[np.float64]
-Identity = Callable[[Backend, Inputs, Sample], Array]  # the error of each row
+Identity = Callable[[Backend, Inputs, Truth], Array]  # the error of each row
 
 # In the other regimes some probabilities are subnormal, and a library may count them as 0.
 REGIMES = ("normal", "scale 10", "dominant entry", "near ties", "all equal")
@@ -40,40 +41,35 @@ def identities(backend: Backend, dtype: str) -> Iterator[Trial]:
 
 
 def _worst(identity: Identity, backend: Backend, dtype: str) -> Measured:
+    regimes, _, _, truth = sample(dtype)
+    kept = [row for row, regime in enumerate(regimes) if regime in REGIMES]
     epsilon = 2.0 ** (1 - FORMATS[dtype].bits)
-    return max(_worst_of(identity, backend, dtype, epsilon, sample) for sample in samples(dtype))
+    errors = identity(backend, inputs(backend, dtype), truth)[kept] / epsilon
+    return worst_row([regimes[row] for row in kept], errors)
 
 
-def _worst_of(
-    identity: Identity, backend: Backend, dtype: str, epsilon: float, sample: Sample
-) -> Measured:
-    kept = [row for row, regime in enumerate(sample.regimes) if regime in REGIMES]
-    errors = identity(backend, inputs(backend, dtype, sample), sample)[kept] / epsilon
-    return worst_row([sample.regimes[row] for row in kept], sample.x.shape[1], errors)
-
-
-def _unit_sum(backend: Backend, i: Inputs, sample: Sample) -> Array:
+def _unit_sum(backend: Backend, i: Inputs, truth: Truth) -> Array:
     p = backend.numpy(backend.value(sm.softmax, i.x, axis=-1))
-    return 2 * np.abs(p.sum(axis=-1) - 1)  # epsilon is 2 u
+    return 2 * np.abs(_sum(p) - 1)  # epsilon is 2 u
 
 
-def _adjoint(backend: Backend, i: Inputs, sample: Sample) -> Array:
+def _adjoint(backend: Backend, i: Inputs, truth: Truth) -> Array:
     jv = backend.numpy(backend.jvp(sm.softmax, i.x, i.v, axis=-1))
     jtu = backend.numpy(backend.vjp(sm.softmax, i.x, i.u, axis=-1))
     u, v = backend.numpy(i.u), backend.numpy(i.v)
-    p = sample.truth.softmax.nearest
+    p = truth.softmax.nearest
     scale = np.abs(u) * _scale(p, v) + np.abs(v) * _scale(p, u)
-    return _ratio((u * jv - v * jtu).sum(axis=-1), scale.sum(axis=-1))
+    return _ratio(_sum(u * jv) - _sum(v * jtu), _sum(scale))
 
 
-def _null_vector(backend: Backend, i: Inputs, sample: Sample) -> Array:
-    j1 = backend.numpy(backend.jvp(sm.softmax, i.x, backend.xp.ones_like(i.x), axis=-1))
-    return np.abs(j1).sum(axis=-1) / 2  # the scale of J 1 is 2 p
+def _null_vector(backend: Backend, i: Inputs, truth: Truth) -> Array:
+    j1 = backend.numpy(backend.jvp(sm.softmax, i.x, i.ones, axis=-1))
+    return _sum(np.abs(j1)) / 2  # the scale of J 1 is 2 p
 
 
-def _null_covector(backend: Backend, i: Inputs, sample: Sample) -> Array:
+def _null_covector(backend: Backend, i: Inputs, truth: Truth) -> Array:
     jv = backend.numpy(backend.jvp(sm.softmax, i.x, i.v, axis=-1))
-    return _ratio(jv.sum(axis=-1), sample.truth.product.scale.sum(axis=-1))
+    return _ratio(_sum(jv), _sum(truth.product.scale))
 
 
 def _scale(p: Array, v: Array) -> Array:
@@ -83,14 +79,19 @@ def _scale(p: Array, v: Array) -> Array:
     return np.asarray(p * (w + np.sum(p * w, axis=-1, keepdims=True)))
 
 
+def _sum(rows: Array) -> Array:
+    return np.array([fsum(row) for row in rows])  # correctly rounded: not on trial itself
+
+
 def _ratio(error: Array, scale: Array) -> Array:
-    return np.asarray(np.abs(error) / np.maximum(scale, np.finfo(np.float64).tiny))  # 0 / 0 = 0
+    return np.abs(error) / np.maximum(scale, np.finfo(np.float64).tiny)  # 0 / 0 = 0
 
 
 def _confident_row(backend: Backend, dtype: str) -> Measured:
     z = np.array([[20.0, 0.0, 0.0]])
-    label = backend.array([[1.0, 0.0, 0.0]], dtype)
-    gradient = backend.vjp(sm.log_softmax, backend.array(z, dtype), -label, axis=-1)
+    loss = backend.array([[-1.0, 0.0, 0.0]], dtype)
+    gradient = backend.vjp(sm.log_softmax, backend.array(z, dtype), loss, axis=-1)
     found = backend.numpy(gradient)[:, 0]
     truth = exact(z, z, FORMATS[dtype]).label_gradient
-    return Measured(float(truth.errors(found)[0]), f"{found[0]:.5g}, exactly {truth.nearest[0]:.5g}")
+    seen = f"{found[0]:.5g}, exactly {truth.nearest[0]:.5g}"
+    return Measured(float(truth.errors(found)[0]), seen)

@@ -8,16 +8,33 @@ import warnings
 from collections.abc import Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from softmaxes._cli.backends import NAMESPACES, namespace
+from softmaxes._cli.backends import namespace
 from softmaxes._cli.report import Table
 
 __all__ = ["devices", "tables", "versions"]
 
 PACKAGES = (
-    "softmaxes numpy array-api-compat array-api-extra array-api-strict "
-    "jax jaxlib jax-cuda12-plugin jax-cuda13-plugin libtpu ml_dtypes "
-    "torch dask cupy cupy-cuda12x cupy-cuda13x mparray scipy rich"
-).split()
+    "softmaxes",
+    "numpy",
+    "array-api-compat",
+    "array-api-extra",
+    "array-api-strict",
+    "jax",
+    "jaxlib",
+    "jax-cuda12-plugin",
+    "jax-cuda13-plugin",
+    "libtpu",
+    "ml_dtypes",
+    "torch",
+    "dask",
+    "cupy",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "mparray",
+    "scipy",
+    "rich",
+)
+LIBRARIES = ("numpy", "jax", "torch", "dask", "cupy")
 
 
 def tables() -> Iterator[Table]:
@@ -37,10 +54,12 @@ def versions(packages: Collection[str] = PACKAGES) -> Table:
     return Table("versions", "Versions", {"name": "", "version": ""}, rows)
 
 
-def devices(libraries: Collection[str] = tuple(NAMESPACES)) -> Table:
+def devices(libraries: Collection[str] = LIBRARIES) -> Table:
     """Tabulate the devices of every array library; this imports those that are installed."""
     rows = [(library, _devices(library)) for library in libraries]
-    return Table("devices", "Array libraries and their devices", {"library": "", "devices": ""}, rows)
+    return Table(
+        "devices", "Array libraries and their devices", {"library": "", "devices": ""}, rows
+    )
 
 
 def _version(package: str) -> str:

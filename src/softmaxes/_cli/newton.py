@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -44,9 +45,7 @@ def _descend(
     return new, gradient(new)
 
 
-def _conjugate_gradients(
-    product: Callable[[Array], Array], b: Array, tolerance: float
-) -> Array:
+def _conjugate_gradients(product: Callable[[Array], Array], b: Array, tolerance: float) -> Array:
     x, r, p = 0.0 * b, b, b
     while _norm(r) > tolerance * _norm(b):
         q = product(p)
@@ -57,4 +56,4 @@ def _conjugate_gradients(
 
 
 def _norm(x: Array) -> float:
-    return float((x * x).sum()) ** 0.5
+    return math.sqrt((x * x).sum())

@@ -67,7 +67,10 @@ def _jsonable(value: object) -> object:
 
 
 def _cells(table: Table) -> list[list[str]]:
-    return [[_cell(v, f) for v, f in zip(row, table.columns.values(), strict=True)] for row in table.rows]
+    return [
+        [_cell(v, f) for v, f in zip(row, table.columns.values(), strict=True)]
+        for row in table.rows
+    ]
 
 
 def _cell(value: object, specification: str) -> str:
@@ -87,27 +90,38 @@ def _is_numeric(table: Table) -> list[bool]:
 
 
 def _show_plain(table: Table) -> None:
+    print(table.title)
+    if table.rows:
+        print(f"\n{_grid(table)}")
+    print(f"\n{table.text}\n" if table.text else "", flush=True)
+
+
+def _grid(table: Table) -> str:
     rows = [_headings(table), *_cells(table)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * width for width in widths])
-    print(f"{table.title}\n")
-    for row in rows:
-        cells = zip(row, widths, _is_numeric(table), strict=True)
-        print("  ".join(c.rjust(w) if numeric else c.ljust(w) for c, w, numeric in cells).rstrip())
-    print(f"\n{table.text}\n" if table.text else "", flush=True)
+    numeric = _is_numeric(table)
+    return "\n".join(_line(row, widths, numeric) for row in rows)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
+    columns = zip(cells, widths, numeric, strict=True)
+    return "  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in columns).rstrip()
 
 
 def _show_rich(table: Table) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    grid = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
+    grid = RichTable()
     for heading, numeric in zip(_headings(table), _is_numeric(table), strict=True):
         grid.add_column(Text(heading), justify="right" if numeric else "left")
     for row in _cells(table):
         grid.add_row(*(Text(c, style="bold red" if c.startswith("BREACH") else "") for c in row))
     console = _console()
-    console.print(grid)
+    console.print(Text(table.title, style="bold"))
+    if table.rows:
+        console.print(grid)
     console.print(Text(f"{table.text}\n"))
 
 

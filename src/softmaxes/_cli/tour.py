@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import softmaxes as sm
-
 from softmaxes._cli import classifier, info
 from softmaxes._cli.backends import namespace
 from softmaxes._cli.digits import SOURCE, Digits, load
@@ -48,8 +47,16 @@ def why() -> Table:
     with np.errstate(all="ignore"):
         rows = (
             ("softmax([710, 0])[0]", _textbook([710.0, 0.0])[0], sm.softmax([710.0, 0.0])[0]),
-            ("log_softmax([0, -800])[1]", np.log(_textbook([0.0, -800.0])[1]), sm.log_softmax([0.0, -800.0])[1]),
-            ("log_softmax([0, -40])[0]", np.log(_textbook([0.0, -40.0])[0]), sm.log_softmax([0.0, -40.0])[0]),
+            (
+                "log_softmax([0, -800])[1]",
+                np.log(_textbook([0.0, -800.0])[1]),
+                sm.log_softmax([0.0, -800.0])[1],
+            ),
+            (
+                "log_softmax([0, -40])[0]",
+                np.log(_textbook([0.0, -40.0])[0]),
+                sm.log_softmax([0.0, -40.0])[0],
+            ),
             ("d/dz0 of -log p0, z = [20, 0, 0], float32", _textbook(top)[0] - 1, gradient[0]),
         )
     return Table(
@@ -82,20 +89,32 @@ def classifiers(minima: Mapping[str, Minimum], training: Digits, held_out: Digit
     """Tabulate one classifier per library."""
     methods = {"numpy": "sm.vjp, sm.hvp", "jax": "jax.grad, jax.jvp, jax.jit"}
     rows = [
-        (library, methods[library], found.steps, found.gradient_norm,
-         _accuracy(found.weights, training), _accuracy(found.weights, held_out))
+        (
+            library,
+            methods[library],
+            found.steps,
+            found.gradient_norm,
+            _accuracy(found.weights, training),
+            _accuracy(found.weights, held_out),
+        )
         for library, found in minima.items()
     ]
     missing = "" if "jax" in minima else "\nJAX is not installed: trained in NumPy alone."
     return Table(
         "training",
         "A softmax classifier of handwritten digits",
-        {"library": "", "derivatives": "", "newton_steps": "d", "gradient_norm": ".1e",
-         "training_accuracy": ".2%", "test_accuracy": ".2%"},
+        {
+            "library": "",
+            "derivatives": "",
+            "newton_steps": "d",
+            "gradient_norm": ".1e",
+            "training_accuracy": ".2%",
+            "test_accuracy": ".2%",
+        },
         rows,
         f"Minimises mean -log p(label) + penalty/2 |W|^2, penalty {PENALTY:g}, from W = 0 in float64:\n"
         f"{len(training.labels)} images to train (every other one), the other {len(held_out.labels)} to test.\n"
-        f"Data: {SOURCE}.{missing}",
+        f"Data: {SOURCE}{missing}",
     )
 
 
@@ -105,7 +124,7 @@ def agreement(minima: Mapping[str, Minimum], held_out: Digits) -> Table:
     same = np.argmax(held_out.features @ ours, -1) == np.argmax(held_out.features @ theirs, -1)
     return Table(
         "agreement",
-        "NumPy and JAX reach the same weights",
+        "The weights from NumPy beside those from JAX",
         {"largest_weight": ".3g", "largest_difference": ".1e", "same_test_predictions": ".2%"},
         [(float(np.max(np.abs(ours))), float(np.max(np.abs(ours - theirs))), float(same.mean()))],
         "The penalty makes the loss strictly convex, so there is one minimiser to reach.",
@@ -121,14 +140,25 @@ def regularisation(training: Digits, held_out: Digits) -> Table:
     ]
     reference = held_out.features @ weights[0]
     rows = [
-        (penalty, _accuracy(w, held_out), *_diffusion(scores := held_out.features @ w, 1.0), *_ranking(scores, reference))
+        (
+            penalty,
+            _accuracy(w, held_out),
+            *_diffusion(scores := held_out.features @ w, 1.0),
+            *_ranking(scores, reference),
+        )
         for penalty, w in zip(PENALTIES, weights, strict=True)
     ]
     return Table(
         "regularisation",
         "Retrained with a larger penalty",
-        {"penalty": "g", "test_accuracy": ".2%", "confidence": ".4f", "entropy": ".4f",
-         "same_top": ".2%", "same_order": ".2%"},
+        {
+            "penalty": "g",
+            "test_accuracy": ".2%",
+            "confidence": ".4f",
+            "entropy": ".4f",
+            "same_top": ".2%",
+            "same_order": ".2%",
+        },
         rows,
         "Confidence is the mean of the largest probability; entropy is the mean in nats, at most ln 10 = 2.3026.\n"
         f"Against penalty {PENALTIES[0]:g}: same top is the share of test images with the same most probable class,\n"
@@ -142,7 +172,13 @@ def temperature(scores: Array) -> Table:
     return Table(
         "temperature",
         "The same weights at another temperature",
-        {"temperature": "g", "confidence": ".4f", "entropy": ".4f", "top_kept": ".2%", "order_kept": ".2%"},
+        {
+            "temperature": "g",
+            "confidence": ".4f",
+            "entropy": ".4f",
+            "top_kept": ".2%",
+            "order_kept": ".2%",
+        },
         rows,
         "Top kept: share of test images where the class of the largest score has the largest probability.\n"
         "Order kept: share where no pair of classes changes places; equal probabilities count as kept.",

@@ -1,0 +1,106 @@
+"""The table of functions: what each one must equal, and within how many ulp."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import truth
+
+import softmaxes as sm
+from softmaxes._cli.budgets import budget
+
+__all__ = ["CASES", "GRADIENTS", "Case", "direction"]
+
+
+class Case(NamedTuple):
+    """`call(f, x)` is what the package gives for a slice x, `exact(x)` the truth as `Exact`."""
+
+    function: Callable[..., Any]
+    exact: Callable[..., Any]
+    scale: Callable[..., Any] = lambda x: None  # the error counts in ulp of this, if not None
+
+    def budget(self, dtype):
+        return budget(self.function.__name__, dtype)
+
+
+def _logsumexp_scale(x):
+    y = truth.logsumexp(x).double
+    return np.maximum(np.abs(y), np.abs(np.max(np.asarray(x, dtype=float))))
+
+
+CASES = {
+    "softmax": Case(sm.softmax, truth.softmax),
+    "log_softmax": Case(sm.log_softmax, truth.log_softmax),
+    "logsumexp": Case(sm.logsumexp, truth.logsumexp, _logsumexp_scale),
+}
+
+
+def direction(n, dtype, seed=1):
+    """Return a tangent or cotangent of length n."""
+    return np.random.default_rng(seed).standard_normal(n).astype(dtype)
+
+
+class Gradient(NamedTuple):
+    """
+    A derivative of one slice, held to the budget of a quantity.
+
+    `found(engine, x)` asks an engine with the methods jvp, vjp and hvp; `exact(x)` is the truth and
+    the scale whose ulp the error counts in, None for its own.
+    """
+
+    quantity: str
+    found: Callable[..., Any]
+    exact: Callable[..., Any]
+
+
+def _top(x):
+    return int(np.argmax(np.asarray(x, dtype=float)))
+
+
+def _at_top(x, value):
+    e = np.zeros_like(x)
+    e[_top(x)] = value
+    return e
+
+
+def _scaled(derivative):
+    return derivative.value, derivative.entry_scale
+
+
+GRADIENTS = {
+    "softmax JVP": Gradient(
+        "softmax JVP",
+        lambda e, x: e.jvp(sm.softmax, x, direction(x.size, x.dtype)),
+        lambda x: _scaled(truth.softmax_jvp(x, direction(x.size, x.dtype))),
+    ),
+    "softmax VJP": Gradient(
+        "softmax VJP",
+        lambda e, x: e.vjp(sm.softmax, x, direction(x.size, x.dtype)),
+        lambda x: _scaled(truth.softmax_jvp(x, direction(x.size, x.dtype))),
+    ),
+    "softmax JVP at the top": Gradient(
+        "softmax JVP",
+        lambda e, x: e.jvp(sm.softmax, x, _at_top(x, 1)),
+        lambda x: _scaled(truth.softmax_jvp(x, _at_top(x, 1))),
+    ),
+    "softmax VJP at the top": Gradient(
+        "softmax VJP",
+        lambda e, x: e.vjp(sm.softmax, x, _at_top(x, 1)),
+        lambda x: _scaled(truth.softmax_jvp(x, _at_top(x, 1))),
+    ),
+    "log_softmax VJP at the top": Gradient(
+        "log_softmax gradient at the label",
+        lambda e, x: e.vjp(sm.log_softmax, x, _at_top(x, -1))[_top(x)],
+        lambda x: (truth.cross_entropy_gradient_at_label(x, _top(x)), None),
+    ),
+    "logsumexp gradient": Gradient(
+        "logsumexp gradient",
+        lambda e, x: e.vjp(sm.logsumexp, x, np.ones((), x.dtype)),
+        lambda x: (truth.softmax(x), None),
+    ),
+    "logsumexp Hessian row": Gradient(
+        "logsumexp Hessian row",
+        lambda e, x: e.hvp(sm.logsumexp, x, _at_top(x, 1)),
+        lambda x: (truth.logsumexp_hessian_row_at_top(x), None),
+    ),
+}
