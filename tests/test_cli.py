@@ -46,7 +46,7 @@ def run(*arguments, script=MODULE, **environment):
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
-        timeout=300,
+        timeout=600,
         check=False,
     )
 

@@ -14,15 +14,17 @@ import softmaxes as sm
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-MODULES = ["jax", "matplotlib"]  # what an example may need beside NumPy
+README = ROOT / "README.md"
 
-# A fenced block of code; in docs/ those that Sphinx runs, in the README all Python.
+# A fenced block of code: in docs/ what Sphinx runs, in the README what is Python.
 CELL = re.compile(r"^```\{code-cell\} python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-# How a cell is shown: a block of YAML, or lines that begin with a colon.
-OPTIONS = re.compile(r"\A(---\n.*?^---\n|(:.*\n)+)", re.DOTALL | re.MULTILINE)
+# How a cell is shown: YAML between two lines, or lines that begin with a colon.
+DISPLAY = re.compile(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", re.DOTALL | re.MULTILINE)
+# A list of numbers, stated beside the name that it is assigned to.
+STATED = re.compile(r"^(\w+) = .*#\s*(\[.*\])$", re.MULTILINE)
 
-# What the pages must print, among other things.
+# What a page must print, in this order, among other things.
 PRINTED = {
     "index.md": ["[-4.1223074e-09  2.0611537e-09  2.0611537e-09]"] * 3,
     "softmax.md": [
@@ -32,59 +34,165 @@ PRINTED = {
         "[0.10153632 0.1674051  0.27600434 0.45505423]",
         "[0.25 0.25 0.25 0.25]",
         "[0.  0.  0.5 0.5]",
-        "[inf",
+        "True",
+        "inf 8.21840746e+307] [nan  0.]",
         "0.0 [  0. -inf]",
         "[  -0. -800.]",
         "1.0 -4.248354255291589e-18",
     ],
     "derivatives.md": [
-        "jax.nn     loss 0.0000e+00  gradient 0.0000e+00",
-        "softmaxes  loss 4.1223e-09  gradient -4.1223e-09",
+        "jax.nn     loss -0, gradient 0",
+        "softmaxes  loss 4.1223e-09, gradient -4.1223e-09",
     ],
-    "numerics.md": [
-        "0.0 4.248354255291589e-18",
-        "0.0 -4.248354255291589e-18",
-        "numpy    softmax ",
-        "numpy    log_softmax ",
-        "numpy    logsumexp ",
-    ],
+    "numerics.md": ["0.0 4.248354255291589e-18", "0.0 -4.248354255291589e-18", "numpy    softmax "],
     "api.md": ["info", "check", "--json"],
 }
 SLOW = ["numerics.md"]
 
 
-def pages():
-    paths = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-    for path in paths:
-        if examples(path):
-            yield pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name in SLOW))
+def examples(page):
+    """The examples of a page, each with the number of lines above it."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in (BLOCK if page == README else CELL).finditer(text):
+        display = DISPLAY.match(match[1])
+        start = match.start(1) + (display.end() if display else 0)
+        found.append((text.count("\n", 0, start), text[start : match.end(1)]))
+    return found
 
 
-def examples(path):
-    """The line before each example of a page, and its code."""
-    text = path.read_text(encoding="utf-8")
-    for match in (BLOCK if path.name == "README.md" else CELL).finditer(text):
-        code = match[1]
-        options = OPTIONS.match(code)
-        start = match.start(1) + (options.end() if options else 0)
-        yield text.count("\n", 0, start), text[start : match.end(1)]
-
-
-examples_of = lambda path: list(examples(path))  # noqa: E731
+PAGES = [
+    pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in SLOW else [])
+    for page in [README, *sorted(DOCS.glob("*.md"))]
+    if examples(page)
+]
 
 
 @pytest.fixture
-def as_a_reader(monkeypatch):
-    """The folder of the pages, no window to draw in, and the settings that JAX comes with."""
+def reader(monkeypatch):
+    """Stand in the folder of the pages, without a window to draw in, with JAX as it comes."""
     monkeypatch.chdir(DOCS)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    source = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(source))
+    # The package under test, for the examples that start an interpreter.
+    places = [str(Path(sm.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
     jax = sys.modules.get("jax")
-    before = jax and jax.config.jax_enable_x64
-    if before:
+    double = jax is not None and jax.config.jax_enable_x64
+    if double:
         jax.config.update("jax_enable_x64", False)
     yield
-    if before:
+    if double:
         jax.config.update("jax_enable_x64", True)
+
+
+# The pages ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("page", PAGES)
+def test_every_example_of_a_page_runs_and_prints_what_is_known(page, capsys):
+    for library in ("jax", "matplotlib"):
+        if any(re.search(rf"^ *import {library}\b", code, re.MULTILINE) for _, code in examples(page)):
+            pytest.importorskip(library, reason=f"{page.name} has examples with {library}")
+    namespace = {"__name__": "__main__"}
+    for line, code in examples(page):
+        exec(compile("\n" * line + code, page, "exec"), namespace)
+        for name, numbers in STATED.findall(code):
+            digits = len(re.search(r"\.(\d*)e", numbers)[1])
+            actual = [float(f"{number:.{digits}e}") for number in namespace[name]]
+            assert ast.literal_eval(numbers) == actual, name
+    assert missing(PRINTED.get(page.name, []), capsys.readouterr().out) == []
+
+
+def missing(expected, printed):
+    """The strings that do not occur in what was printed, each after the last that does."""
+    position, absent = 0, []
+    for text in expected:
+        found = printed.find(text, position)
+        if found < 0:
+            absent.append(text)
+        else:
+            position = found + len(text)
+    return absent
+
+
+def test_every_block_of_python_on_a_page_runs():
+    still = {
+        page.name: BLOCK.findall(page.read_text(encoding="utf-8")) for page in DOCS.glob("*.md")
+    }
+    assert {name: blocks for name, blocks in still.items() if blocks} == {}
+
+
+def test_every_page_is_in_the_table_of_contents():
+    contents = re.search(r"^```\{toctree\}\n(.*?)^```$", (DOCS / "index.md").read_text(), re.DOTALL | re.MULTILINE)
+    listed = {line for line in contents[1].splitlines() if line and not line.startswith(":")}
+    assert listed == {page.stem for page in DOCS.glob("*.md")} - {"index"}
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = (DOCS / "api.md").read_text()
+    described = re.findall(r"^\.\. autofunction:: (\w+)$", reference, re.MULTILINE)
+    assert sorted(described) == sm.__all__
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    links = [
+        (page, link)
+        for page in [*ROOT.glob("*.md"), *DOCS.glob("*.md")]
+        for link in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
+# The docstrings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sm.__all__)
+def test_the_examples_of_a_docstring_run(name):
+    (test,) = doctest.DocTestFinder(recurse=False).find(getattr(sm, name), name)
+    assert test.examples
+    runner = doctest.DocTestRunner(verbose=False)
+    runner.run(test)
+    assert runner.summarize(verbose=False) == doctest.TestResults(failed=0, attempted=len(test.examples))
+
+
+# The numbers that everyone knows --------------------------------------------------------------------------------------
+
+FIVE = [0.01165623, 0.03168492, 0.08612854, 0.23412166, 0.63640865]
+GOLDEN = {
+    "eleven to fifteen": (sm.softmax, [11, 12, 13, 14, 15], {}, FIVE),
+    "the same less 15": (sm.softmax, [-4, -3, -2, -1, 0], {}, FIVE),
+    "one to four": (sm.softmax, [1, 2, 3, 4], {}, [0.0320586, 0.08714432, 0.23688282, 0.64391426]),
+    "one to four at temperature 2": (
+        sm.softmax,
+        [1, 2, 3, 4],
+        {"temperature": 2},
+        [0.10153632, 0.1674051, 0.27600434, 0.45505423],
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "x", "options", "expected"), GOLDEN.values(), ids=GOLDEN)
+def test_golden_numbers_to_the_digits_known(backend, function, x, options, expected):
+    y = backend.run(function, backend.asarray(x), **options)
+    assert expected == np.round(backend.to_numpy(y), 8).tolist()
+
+
+def test_where_the_exponential_overflows_and_underflows_the_logarithm_does_not(backend):
+    with np.errstate(over="ignore", divide="ignore"):
+        assert np.exp(710.0) == np.inf
+        assert np.exp(-800.0) == 0
+        assert np.log(np.exp(-800.0)) == -np.inf
+    far = backend.to_numpy(backend.run(sm.softmax, backend.asarray([710, 0])))
+    assert np.isfinite(far).all()
+    log_p = backend.to_numpy(backend.run(sm.log_softmax, backend.asarray([0, -800])))
+    assert log_p.tolist() == [0, -800]
+    assert np.signbit(log_p[0])
+
+
+def test_a_dominant_score_keeps_its_logarithm(backend):
+    x = backend.asarray([0, -40])
+    log_p = backend.to_numpy(backend.run(sm.log_softmax, x))[0]
+    log_sum = float(backend.to_numpy(backend.run(sm.logsumexp, x)))
+    assert [f"{a:.3e}" for a in (log_p, log_sum)] == ["-4.248e-18", "4.248e-18"]

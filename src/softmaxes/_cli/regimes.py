@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from softmaxes._cli.exact import Truth, exact
 from softmaxes._cli.formats import FORMATS, Format
 
-__all__ = ["N", "REGIMES", "Sample", "sample"]
+__all__ = ["REGIMES", "N", "Sample", "sample"]
 
 Array = NDArray[np.float64]
 Generator = np.random.Generator
