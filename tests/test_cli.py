@@ -97,7 +97,7 @@ def test_the_tour_grows_diffuse_with_the_penalty(toured):
     assert [row["penalty"] for row in rows] == sorted(row["penalty"] for row in rows)
     assert np.all(np.diff([row["entropy"] for row in rows]) > 0)
     assert np.all(np.diff([row["confidence"] for row in rows]) < 0)
-    assert all(row["same_top"] > 0.85 and row["same_order"] > 0.8 for row in rows)
+    assert all(row["same_top"] > 0.85 and row["same_pairs"] > 0.8 for row in rows)
 
 
 def test_the_tour_grows_diffuse_with_the_temperature_and_keeps_the_order(toured):

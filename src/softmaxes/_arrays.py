@@ -13,7 +13,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import array_api_extra as xpx
-from array_api_compat import array_namespace, device, is_array_api_obj, is_dask_array, is_jax_array
+from array_api_compat import (
+    array_namespace,
+    device,
+    is_array_api_obj,
+    is_dask_array,
+    is_jax_array,
+    is_numpy_namespace,
+)
 from array_api_compat import numpy as np
 
 __all__ = ["Array", "Arrays", "Axes", "Axis", "Call", "Namespace", "checked", "device", "like", "mapped"]
@@ -61,6 +68,11 @@ class Call(NamedTuple):
         if not reduces:
             return self.shape
         return self.kept if keepdims else self.reduced
+
+    def shaped(self, a: Array, shape: tuple[int, ...]) -> Array:
+        """Return a result in its shape; NumPy's own functions return scalars, not 0-d arrays."""
+        a = self.xp.reshape(a, shape)
+        return a[()] if is_numpy_namespace(self.xp) else a
 
     def in_working_precision(self, a: Array) -> Array:
         """Return a, unless it is a mask, in the dtype to compute in."""

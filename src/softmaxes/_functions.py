@@ -88,7 +88,7 @@ def softmax(
      [0.         0.        ]]
     """
     call = checked(x, axis, where=where, temperature=temperature)
-    return call.xp.reshape(apply(_rules.softmax, call), call.shape)
+    return call.shaped(apply(_rules.softmax, call), call.shape)
 
 
 def log_softmax(
@@ -163,7 +163,7 @@ def log_softmax(
     [-4.24835426e-18 -4.00000000e+01]
     """
     call = checked(x, axis, where=where, temperature=temperature)
-    return call.xp.reshape(apply(_rules.log_softmax, call), call.shape)
+    return call.shaped(apply(_rules.log_softmax, call), call.shape)
 
 
 def logsumexp(
@@ -244,4 +244,4 @@ def logsumexp(
     """
     call = checked(x, axis, where=where, weights=weights)
     y = apply(_rules.logsumexp, call)
-    return call.xp.reshape(y, call.result_shape(reduces=True, keepdims=keepdims))
+    return call.shaped(y, call.result_shape(reduces=True, keepdims=keepdims))

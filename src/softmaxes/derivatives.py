@@ -80,7 +80,7 @@ def jvp(
     s = _linearised(function, x, rest, options)
     v = s.in_slices(like("v", v, s.call, s.call.given))
     dy = evaluate(s.rule.jvp, s.call, s.p, s.call.arrays, Arrays(v))
-    return s.y, s.call.xp.reshape(dy, s.y.shape)
+    return s.y, s.call.shaped(dy, s.y.shape)
 
 
 def vjp(
@@ -212,7 +212,7 @@ def jacobian(function: Callable[..., Array], x: Array, /, *rest: Array, **option
     v = s.in_slices(xp.reshape(basis, (size, *given)))
     columns = evaluate(s.rule.jvp, s.call, s.p, arrays, Arrays(v))
     columns = xp.moveaxis(xp.reshape(columns, (size, *s.y.shape)), 0, -1)
-    return xp.reshape(columns, (*s.y.shape, *given))
+    return s.call.shaped(columns, (*s.y.shape, *given))
 
 
 def hvp(
@@ -295,11 +295,11 @@ class _Linearised(NamedTuple):
 
     def as_x(self, g: Array) -> Array:
         """Return a cotangent of the checked x in the form of the given one."""
-        g = self.call.xp.reshape(g, self.call.shape)
+        g = self.call.shaped(g, self.call.shape)
         ones = (1,) * (len(self.call.shape) - len(self.call.given))
         pairs = enumerate(zip((*ones, *self.call.given), self.call.shape, strict=True))
         axes = tuple(a for a, (given, n) in pairs if given == 1 and n != 1)
-        return self.call.xp.reshape(self.call.xp.sum(g, axis=axes), self.call.given) if axes else g
+        return self.call.shaped(self.call.xp.sum(g, axis=axes), self.call.given) if axes else g
 
 
 def _linearised(function: Any, x: Array, rest: tuple[Array, ...], options: Any) -> _Linearised:
@@ -317,4 +317,4 @@ def _linearised(function: Any, x: Array, rest: tuple[Array, ...], options: Any) 
     if rule.probabilities is not None or call.working != call.dtype:
         p = apply(rule.probabilities or rule, call._replace(dtype=call.working))
     shape = call.result_shape(rule.reduces, keepdims)
-    return _Linearised(rule, call, call.xp.reshape(y, shape), p, tuple(y.shape))
+    return _Linearised(rule, call, call.shaped(y, shape), p, tuple(y.shape))

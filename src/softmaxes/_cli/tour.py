@@ -39,34 +39,30 @@ def tables() -> Iterator[Table]:
     yield info.devices(("numpy", "jax"))
 
 
+WHY = """\
+exp(710) overflows. exp(-800) underflows to 0, and its logarithm is -inf. Beside 1, exp(-40)
+vanishes in the sum, and with it the loss; in float32 so does exp(-20), and with it the gradient."""
+
+
 def why() -> Table:
-    """Set the textbook formulas beside the functions of `softmaxes`."""
-    top = np.asarray([20, 0, 0], dtype=np.float32)
-    _, pullback = sm.vjp(sm.log_softmax, top)
-    gradient = pullback(np.asarray([-1, 0, 0], dtype=np.float32))
+    """Set the textbook formula beside the functions of `softmaxes`."""
+    columns = {"expression": "", "textbook": ".4g", "softmaxes": ".4g"}
     with np.errstate(all="ignore"):
-        rows = (
-            ("softmax([710, 0])[0]", _textbook([710.0, 0.0])[0], sm.softmax([710.0, 0.0])[0]),
-            (
-                "log_softmax([0, -800])[1]",
-                np.log(_textbook([0.0, -800.0])[1]),
-                sm.log_softmax([0.0, -800.0])[1],
-            ),
-            (
-                "log_softmax([0, -40])[0]",
-                np.log(_textbook([0.0, -40.0])[0]),
-                sm.log_softmax([0.0, -40.0])[0],
-            ),
-            ("d/dz0 of -log p0, z = [20, 0, 0], float32", _textbook(top)[0] - 1, gradient[0]),
-        )
-    return Table(
-        "why",
-        "Why not exp(x) / sum(exp(x))?",
-        {"expression": "", "textbook": ".4g", "softmaxes": ".4g"},
-        [(name, float(textbook), float(ours)) for name, textbook, ours in rows],
-        "exp(710) overflows. exp(-800) underflows to 0, and its logarithm is -inf. Beside 1, exp(-40)\n"
-        "vanishes in the sum, and with it the loss; in float32 so does exp(-20), and with it the gradient.",
-    )
+        rows = [(name, float(theirs), float(ours)) for name, theirs, ours in _comparisons()]
+    return Table("why", "Why not exp(x) / sum(exp(x))?", columns, rows, WHY)
+
+
+def _comparisons() -> Iterator[tuple[str, Any, Any]]:
+    x = [710.0, 0.0]
+    yield "softmax([710, 0])[0]", _textbook(x)[0], sm.softmax(x)[0]
+    x = [0.0, -800.0]
+    yield "log_softmax([0, -800])[1]", np.log(_textbook(x)[1]), sm.log_softmax(x)[1]
+    x = [0.0, -40.0]
+    yield "log_softmax([0, -40])[0]", np.log(_textbook(x)[0]), sm.log_softmax(x)[0]
+    z = np.array([20, 0, 0], dtype=np.float32)
+    _, pullback = sm.vjp(sm.log_softmax, z)
+    gradient = pullback(np.array([-1, 0, 0], dtype=np.float32))
+    yield "d/dz0 of -log p0, z = [20, 0, 0], float32", _textbook(z)[0] - 1, gradient[0]
 
 
 def _textbook(x: list[float] | Array) -> Array:
@@ -85,37 +81,31 @@ def _train(training: Digits) -> Iterator[tuple[str, Minimum]]:
         yield library, trainers[library](training.features, targets, PENALTY)
 
 
+TRAINING = f"""\
+Minimises mean -log p(label) + penalty/2 |W|^2, penalty {PENALTY:g}, from W = 0 in float64.
+Every other image trains, the others test: {{}} and {{}} of them.
+Data: {SOURCE}"""
+DERIVATIVES = {"numpy": "sm.vjp, sm.hvp", "jax": "jax.grad, jax.jvp, jax.jit"}
+
+
 def classifiers(minima: Mapping[str, Minimum], training: Digits, held_out: Digits) -> Table:
     """Tabulate one classifier per library."""
-    methods = {"numpy": "sm.vjp, sm.hvp", "jax": "jax.grad, jax.jvp, jax.jit"}
+    columns = {
+        "library": "",
+        "derivatives": "",
+        "newton_steps": "d",
+        "gradient_norm": ".1e",
+        "training_accuracy": ".2%",
+        "test_accuracy": ".2%",
+    }
     rows = [
-        (
-            library,
-            methods[library],
-            found.steps,
-            found.gradient_norm,
-            _accuracy(found.weights, training),
-            _accuracy(found.weights, held_out),
-        )
-        for library, found in minima.items()
+        (library, DERIVATIVES[library], steps, norm, _accuracy(w, training), _accuracy(w, held_out))
+        for library, (w, steps, norm) in minima.items()
     ]
-    missing = "" if "jax" in minima else "\nJAX is not installed: trained in NumPy alone."
-    return Table(
-        "training",
-        "A softmax classifier of handwritten digits",
-        {
-            "library": "",
-            "derivatives": "",
-            "newton_steps": "d",
-            "gradient_norm": ".1e",
-            "training_accuracy": ".2%",
-            "test_accuracy": ".2%",
-        },
-        rows,
-        f"Minimises mean -log p(label) + penalty/2 |W|^2, penalty {PENALTY:g}, from W = 0 in float64:\n"
-        f"{len(training.labels)} images to train (every other one), the other {len(held_out.labels)} to test.\n"
-        f"Data: {SOURCE}{missing}",
-    )
+    text = TRAINING.format(len(training.labels), len(held_out.labels))
+    if "jax" not in minima:
+        text += "\nJAX is not installed: trained in NumPy alone."
+    return Table("training", "A softmax classifier of handwritten digits", columns, rows, text)
 
 
 def agreement(minima: Mapping[str, Minimum], held_out: Digits) -> Table:
@@ -131,39 +121,37 @@ def agreement(minima: Mapping[str, Minimum], held_out: Digits) -> Table:
     )
 
 
+REGULARISATION = f"""\
+Confidence is the mean of the largest probability; entropy is the mean in nats, at most ln 10 = 2.3026.
+Against penalty {PENALTIES[0]:g}: same top is the share of test images with the same most probable class, same
+ranking the share with the same order of all ten, same pairs the share of pairs of classes in the same order."""
+
+
 def regularisation(training: Digits, held_out: Digits) -> Table:
     """Retrain over decades of the penalty."""
-    targets = np.eye(10)[training.labels]
-    weights = [
-        classifier.train(training.features, targets, penalty).weights
-        for penalty in track(PENALTIES, "retraining", len(PENALTIES))
-    ]
-    reference = held_out.features @ weights[0]
+    columns = {
+        "penalty": "g",
+        "test_accuracy": ".2%",
+        "confidence": ".4f",
+        "entropy": ".4f",
+        "same_top": ".2%",
+        "same_ranking": ".2%",
+        "same_pairs": ".2%",
+    }
+    weights = list(_retrain(training))
+    scores = [held_out.features @ w for w in weights]
     rows = [
-        (
-            penalty,
-            _accuracy(w, held_out),
-            *_diffusion(scores := held_out.features @ w, 1.0),
-            *_ranking(scores, reference),
-        )
-        for penalty, w in zip(PENALTIES, weights, strict=True)
+        (penalty, _accuracy(w, held_out), *_diffusion(z, 1.0), *_ranking(z, scores[0]))
+        for penalty, w, z in zip(PENALTIES, weights, scores, strict=True)
     ]
-    return Table(
-        "regularisation",
-        "Retrained with a larger penalty",
-        {
-            "penalty": "g",
-            "test_accuracy": ".2%",
-            "confidence": ".4f",
-            "entropy": ".4f",
-            "same_top": ".2%",
-            "same_order": ".2%",
-        },
-        rows,
-        "Confidence is the mean of the largest probability; entropy is the mean in nats, at most ln 10 = 2.3026.\n"
-        f"Against penalty {PENALTIES[0]:g}: same top is the share of test images with the same most probable class,\n"
-        "same order the share of pairs of classes, over all test images, that rank the same way.",
-    )
+    title = "Retrained with a larger penalty"
+    return Table("regularisation", title, columns, rows, REGULARISATION)
+
+
+def _retrain(training: Digits) -> Iterator[Array]:
+    targets = np.eye(10)[training.labels]
+    for penalty in track(PENALTIES, "retraining", len(PENALTIES)):
+        yield classifier.train(training.features, targets, penalty).weights
 
 
 def temperature(scores: Array) -> Table:
@@ -199,11 +187,21 @@ def _diffusion(scores: Array, temperature: float) -> Diffusion:
     return Diffusion(float(p.max(axis=-1).mean()), float(entropy.mean()))
 
 
-def _ranking(scores: Array, reference: Array) -> tuple[float, float]:
-    same_top = np.argmax(scores, axis=-1) == np.argmax(reference, axis=-1)
+class Ranking(NamedTuple):
+    """Shares of rows with the same top and with the same order throughout; share of pairs in order."""
+
+    top: float
+    whole: float
+    pairs: float
+
+
+def _ranking(scores: Array, reference: Array) -> Ranking:
+    ranked, was_ranked = np.argsort(-scores, axis=-1), np.argsort(-reference, axis=-1)
+    same = ranked == was_ranked
     first, second = np.triu_indices(scores.shape[-1], k=1)
     ahead, was_ahead = (s[:, first] > s[:, second] for s in (scores, reference))
-    return float(same_top.mean()), float((ahead == was_ahead).mean())
+    pairs = (ahead == was_ahead).mean()
+    return Ranking(float(same[:, 0].mean()), float(same.all(axis=-1).mean()), float(pairs))
 
 
 def _kept(scores: Array, temperature: float) -> tuple[float, float]:
