@@ -233,6 +233,8 @@ CONTRACT = {
     "weight 0 on inf": weightless(INF, WEIGHTED),
     "weight 0 on -inf": weightless(-INF, WEIGHTED),
     "weight 0 on 1e300": weightless(1e300, WEIGHTED),
+    "weight 0 on 711": weightless(711, WEIGHTED),  # e^709 is the last below the largest float64
+    "weight 0 on 90": weightless(90, WEIGHTED),  # e^88 is the last below the largest float32
     "weights 0 throughout": empty([1, NAN, INF], weights=[0, 0, 0])._replace(
         softmax=None, log_softmax=None
     ),

@@ -84,16 +84,15 @@ def _exponentials(
         x = xp.where(where, x, -xp.inf)
     if temperature is not None and any(temperature.shape[a] > 1 for a in axis):
         x, temperature = _common_temperature(x, temperature, axis=axis, xp=xp)
+    if temperature is not None:  # no softmax has a negative one
+        x = xp.where((temperature >= 0.0) | (x == -xp.inf), x, xp.nan)
     counted = x if weights is None else xp.where(weights == 0.0, -xp.inf, x)
     maximum = _maximum(counted, axis=axis, xp=xp)
     top = (counted == maximum) & (counted > -xp.inf)
     count = xp.sum(xp.astype(top, x.dtype), axis=axis, keepdims=True)
 
     z, error = _gaps(x, maximum, temperature, xp=xp)
-    # The limit exists for one +inf, not for several; nor does softmax for a negative temperature.
-    undefined = (maximum == xp.inf) & (count > 1.0)
-    if temperature is not None:
-        undefined = undefined | ~(temperature >= 0.0)
+    undefined = (maximum == xp.inf) & (count > 1.0)  # the limit exists for one +inf only
     z = xp.where(top, xp.where(undefined, xp.nan, -xp.zeros_like(maximum)), z)
     error = xp.where(top, 0.0, error)
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.

@@ -48,10 +48,12 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
         return rule.primal(_rounded(x), *options, axis=axis, xp=jnp)
 
     def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
-        # Keeps the compiler from sharing sums between value and derivative, and with that from
-        # summing the value in another order when it is differentiated.
-        y, arrays = jax.lax.optimization_barrier((y, arrays))
-        p = y if rule.probabilities is None else differentiable(rule.probabilities, axis)(*arrays)
+        # The barrier keeps the compiler from sharing sums between value and derivative, and with
+        # that from summing the value in another order when it is differentiated.
+        if rule.probabilities is None:
+            p = jax.lax.optimization_barrier(y)
+        else:
+            p = differentiable(rule.probabilities, axis)(*jax.lax.optimization_barrier(arrays))
         return rule.jvp(p, arrays, tangents, axis=axis, xp=jnp)
 
     def f_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
