@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import array_api_extra as xpx
@@ -34,6 +34,18 @@ Axis: TypeAlias = int | Axes | None
 NARROW = ("float16", "bfloat16", "float8")
 
 
+class Kind(NamedTuple):
+    """What an argument is made of, in words and in the dtypes of the standard."""
+
+    adjective: str
+    noun: str
+    dtypes: tuple[str, ...]
+
+
+REAL = Kind("real", "number", ("bool", "integral", "real floating"))
+BOOLEAN = Kind("boolean", "boolean", ("bool",))
+
+
 class Arrays(NamedTuple):
     """The arrays of a call, or their tangents; None where there is none."""
 
@@ -49,8 +61,8 @@ class Call(NamedTuple):
 
     The arrays have as many axes as x. Axes count from the end, so that others may stand in front.
     The work is done in the dtype `working`, the result is rounded to `dtype`. `given` is the shape
-    of x as it came, `shape` after weights have broadcast it, `reduced` and `kept` the latter
-    without the axes and with them of length 1.
+    of x as it came, `shape` after weights have broadcast it, `reduced` the latter without the axes,
+    or with them of length 1 if the call says so.
     """
 
     arrays: Arrays
@@ -60,14 +72,7 @@ class Call(NamedTuple):
     given: tuple[int, ...]
     shape: tuple[int, ...]
     reduced: tuple[int, ...]
-    kept: tuple[int, ...]
     xp: Namespace
-
-    def result_shape(self, reduces: bool, keepdims: bool = False) -> tuple[int, ...]:
-        """Return the shape of the result of a function that reduces the axes, or does not."""
-        if not reduces:
-            return self.shape
-        return self.kept if keepdims else self.reduced
 
     def shaped(self, a: Array, shape: tuple[int, ...]) -> Array:
         """Return a result in its shape; NumPy's own functions return scalars, not 0-d arrays."""
@@ -82,43 +87,39 @@ class Call(NamedTuple):
 
 
 def checked(
-    x: Any, axis: Any, *, where: Any = None, temperature: Any = None, weights: Any = None
+    x: Any,
+    axis: Any,
+    *,
+    where: Any = None,
+    temperature: Any = None,
+    weights: Any = None,
+    keepdims: Any = False,
 ) -> Call:
     """Return the arguments in canonical form, or raise TypeError or ValueError."""
     x, xp = _array("x", x)
-    where = _option("where", where, x, xp)
+    given = tuple(x.shape)
+    where = _option("where", where, x, xp, BOOLEAN)
     temperature = _option("temperature", temperature, x, xp)
     weights = _option("weights", weights, x, xp)
-    dtype = _result_dtype({"x": x, "temperature": temperature, "weights": weights}, xp)
+    dtype = _result_dtype((x, temperature, weights), xp)
     working = xp.float32 if _name(dtype).startswith(NARROW) else dtype
     if not _is(x.dtype, "real floating", xp):
         x = xp.astype(x, working)  # before any subtraction: integers would wrap
-
-    given = shape = tuple(x.shape)
+    if temperature is not None and _known_to_be_bad(temperature, xp):
+        raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
+    temperature = _real(temperature, working, x, xp)
+    weights = _real(weights, working, x, xp)
     if weights is not None:
-        weights = _real(weights, working, x, xp)
-        shape = _broadcast("weights", weights, x)
-        x = xp.broadcast_to(x, shape)
-    axes = _axes(axis, x.ndim)
-    if where is not None:
-        if not _is(where.dtype, "bool", xp):
-            raise TypeError(f"where must be boolean, got dtype {_name(where.dtype)}")
-        where = _fitting("where", where, x, xp)
-    if temperature is not None:
-        if _known_to_be_bad(temperature, xp):
-            raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
-        temperature = _real(temperature, working, x, xp)
-        temperature = _fitting("temperature", temperature, x, xp)
-    if weights is not None:
-        weights = _fitting("weights", weights, x, xp)
+        x = xp.broadcast_to(x, _broadcast("weights", weights, x))
 
-    arrays = Arrays(x, where, temperature, weights)
-    reduced = tuple(n for a, n in enumerate(shape) if a - x.ndim not in axes)
-    kept = tuple(1 if a - x.ndim in axes else n for a, n in enumerate(shape))
+    axes, shape = _axes(axis, x.ndim), tuple(x.shape)
+    reduced = _reduced(shape, axes, keepdims)
+    options = {"where": where, "temperature": temperature, "weights": weights}
+    arrays = Arrays(x, **{name: _fitting(name, a, x, xp) for name, a in options.items()})
     if not axes:  # every entry is a slice of its own, as is a scalar
         arrays = Arrays(*(a if a is None else xp.reshape(a, (*a.shape, 1)) for a in arrays))
         axes = (-1,)
-    return Call(arrays, axes, working, dtype, given, shape, reduced, kept, xp)
+    return Call(arrays, axes, working, dtype, given, shape, reduced, xp)
 
 
 def like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array:
@@ -126,8 +127,6 @@ def like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array:
     v = _option(name, v, call.arrays.x, call.xp)
     if v is None:
         raise TypeError(f"{name} must be an array of shape {shape}, got None")
-    if not isinstance(v, numbers.Real):
-        _result_dtype({name: v}, call.xp)
     v = _real(v, call.working, call.arrays.x, call.xp)
     if tuple(v.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(v.shape)}")
@@ -144,45 +143,45 @@ def mapped(f: Callable[[Array], Array], tree: Any) -> Any:
     return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
 
 
-def _array(name: str, x: Any) -> tuple[Array, Namespace]:
-    if isinstance(x, (numbers.Number, list, tuple)) and not is_array_api_obj(x):
+def _array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
+    """Return an array of the kind, made by NumPy if it was none, and its library."""
+    a = value
+    if isinstance(value, (numbers.Number, np.bool, list, tuple)):
         try:
-            x = np.asarray(x)
+            a = np.asarray(value)
         except ValueError as error:
-            raise ValueError(f"{name} must be a rectangular sequence of numbers: {error}") from None
-    if not is_array_api_obj(x) or _name(type(x)) == "MaskedArray":
+            raise ValueError(
+                f"{name} must be a rectangular sequence of {kind.noun}s: {error}"
+            ) from None
+    if not is_array_api_obj(a) or _name(type(a)) == "MaskedArray":
         raise TypeError(
-            f"{name} must be an array, a sequence of numbers or a number, "
-            f"got {type(x).__module__}.{type(x).__qualname__}"
+            f"{name} must be an array, a sequence of {kind.noun}s or a {kind.noun}, "
+            f"got {type(a).__module__}.{type(a).__qualname__}"
         )
-    return x, array_namespace(x)
+    xp = array_namespace(a)
+    if not _is(a.dtype, kind.dtypes, xp):
+        was = repr(value) if isinstance(value, numbers.Number) else f"dtype {_name(a.dtype)}"
+        raise TypeError(f"{name} must be {kind.adjective}, got {was}")
+    return a, xp
 
 
-def _option(name: str, value: Any, x: Array, xp: Namespace) -> Array:
-    """Return an array of the library of x, a Python number, or None."""
-    if value is None or isinstance(value, numbers.Real):
-        return value if not isinstance(value, bool) or name != "where" else xp.asarray(value)
-    if isinstance(value, (list, tuple)):
-        return xp.asarray(_array(name, value)[0].tolist(), device=device(x))
-    if isinstance(value, numbers.Number):
-        raise TypeError(f"{name} must be real, got {value!r}")
-    value, own = _array(name, value)
+def _option(name: str, value: Any, x: Array, xp: Namespace, kind: Kind = REAL) -> Array:
+    """Return an array of the library of x, a real number, or None."""
+    if value is None or (isinstance(value, numbers.Real) and kind is REAL):
+        return value
+    a, own = _array(name, value, kind)
+    if isinstance(value, (numbers.Number, np.bool, list, tuple)):
+        return xp.asarray(a.tolist(), device=device(x))
     if own is not xp:
         raise TypeError(
-            f"x and {name} must be arrays of one library, got {_name(xp)} and {_name(own)}"
+            f"x and {name} must be arrays of one library, got {_library(xp)} and {_library(own)}"
         )
-    return value
+    return a
 
 
-def _result_dtype(arrays: dict[str, Any], xp: Namespace) -> Any:
+def _result_dtype(arrays: Iterable[Any], xp: Namespace) -> Any:
     """Return the real floating dtype of the result; Python numbers do not count."""
-    dtypes = []
-    for name, a in arrays.items():
-        if a is None or isinstance(a, numbers.Real):
-            continue
-        if not _is(a.dtype, ("bool", "integral", "real floating"), xp):
-            raise TypeError(f"{name} must be real, got dtype {_name(a.dtype)}")
-        dtypes.append(a.dtype)
+    dtypes = [a.dtype for a in arrays if a is not None and not isinstance(a, numbers.Real)]
     real = [d for d in dtypes if _is(d, "real floating", xp)]
     default = xpx.default_dtype(xp, "real floating")
     if not real:
@@ -194,9 +193,10 @@ def _result_dtype(arrays: dict[str, Any], xp: Namespace) -> Any:
 
 
 def _real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
+    """Return a number or an array as an array of the dtype; None stays None."""
     if isinstance(a, numbers.Real):
         return xp.asarray(float(a), dtype=dtype, device=device(x))
-    return xp.astype(a, dtype, copy=False)
+    return a if a is None else xp.astype(a, dtype, copy=False)
 
 
 def _axes(axis: Any, ndim: int) -> Axes:
@@ -217,6 +217,16 @@ def _axes(axis: Any, ndim: int) -> Axes:
     return axes
 
 
+def _reduced(shape: tuple[int, ...], axes: Axes, keepdims: Any) -> tuple[int, ...]:
+    """Return the shape without the axes, or with them of length 1."""
+    if not isinstance(keepdims, (bool, np.bool)):
+        raise TypeError(f"keepdims must be a bool, got {keepdims!r}")
+    ndim = len(shape)
+    if keepdims:
+        return tuple(1 if a - ndim in axes else n for a, n in enumerate(shape))
+    return tuple(n for a, n in enumerate(shape) if a - ndim not in axes)
+
+
 def _broadcast(name: str, a: Array, x: Array) -> tuple[int, ...]:
     try:
         return tuple(np.broadcast_shapes(tuple(a.shape), tuple(x.shape)))
@@ -228,6 +238,8 @@ def _broadcast(name: str, a: Array, x: Array) -> tuple[int, ...]:
 
 def _fitting(name: str, a: Array, x: Array, xp: Namespace) -> Array:
     """Return the option with as many axes as x, once it is known to broadcast to x."""
+    if a is None:
+        return None
     if _broadcast(name, a, x) != tuple(x.shape):
         raise ValueError(
             f"{name} of shape {tuple(a.shape)} does not broadcast to x of shape {tuple(x.shape)}"
@@ -256,6 +268,10 @@ def _is(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:
         return bool(xp.isdtype(dtype, kind))
     except TypeError:
         return False
+
+
+def _library(xp: Namespace) -> str:
+    return str(xp.__name__).removeprefix("array_api_compat.")
 
 
 def _name(thing: Any) -> str:

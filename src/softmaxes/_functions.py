@@ -205,8 +205,8 @@ def logsumexp(
     Raises
     ------
     TypeError
-        If `x` or `weights` is not real, `where` not boolean, `axis` not made of integers, or if the
-        arrays belong to different libraries.
+        If `x` or `weights` is not real, `where` not boolean, `axis` not made of integers,
+        `keepdims` not a bool, or if the arrays belong to different libraries.
     ValueError
         If `axis` is out of bounds or repeated, or if the shapes do not broadcast.
 
@@ -242,6 +242,5 @@ def logsumexp(
     >>> print(sm.logsumexp([0.0, -40.0]))
     4.248354255291589e-18
     """
-    call = checked(x, axis, where=where, weights=weights)
-    y = apply(_rules.logsumexp, call)
-    return call.shaped(y, call.result_shape(reduces=True, keepdims=keepdims))
+    call = checked(x, axis, where=where, weights=weights, keepdims=keepdims)
+    return call.shaped(apply(_rules.logsumexp, call), call.reduced)

@@ -310,11 +310,10 @@ def _linearised(function: Any, x: Array, rest: tuple[Array, ...], options: Any) 
     rule = getattr(_rules, name)
     arguments = inspect.signature(function).bind(x, *rest, **options)
     arguments.apply_defaults()
-    keepdims = arguments.arguments.pop("keepdims", False)
     call = checked(**arguments.arguments)
     y = apply(rule, call)
     p = y
     if rule.probabilities is not None or call.working != call.dtype:
         p = apply(rule.probabilities or rule, call._replace(dtype=call.working))
-    shape = call.result_shape(rule.reduces, keepdims)
+    shape = call.reduced if rule.reduces else call.shape
     return _Linearised(rule, call, call.shaped(y, shape), p, tuple(y.shape))
