@@ -22,7 +22,16 @@ HERE = Path(__file__).parent
 def test_the_tests_of_scipy_pass_on_our_functions(library, tmp_path):
     if {"array_api_strict": "strict", "jax.numpy": "jax"}.get(library, "numpy") not in LIBRARIES:
         pytest.skip(f"{library} is not tested")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "scipy_under_test", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "scipy_under_test",
+        "-p",
+        "no:cacheprovider",
+    ]
     command += ["-p", "no:xdist", "-c", os.devnull, "--rootdir", str(tmp_path)]
     command += ["--pyargs", "scipy.special.tests.test_logsumexp"]
     paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -30,7 +39,13 @@ def test_the_tests_of_scipy_pass_on_our_functions(library, tmp_path):
     if library != "numpy":
         environment["SCIPY_ARRAY_API"] = f'["{library}"]'
     run = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) >= 20
@@ -43,7 +58,9 @@ def slices(**options):
 @given(slices())
 def test_values_agree_with_scipy(x):
     np.testing.assert_allclose(sm.softmax(x), scipy.special.softmax(x), rtol=1e-12)
-    np.testing.assert_allclose(sm.log_softmax(x), scipy.special.log_softmax(x), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(
+        sm.log_softmax(x), scipy.special.log_softmax(x), rtol=1e-12, atol=1e-15
+    )
     np.testing.assert_allclose(sm.logsumexp(x), scipy.special.logsumexp(x), rtol=1e-14, atol=1e-14)
 
 

@@ -12,7 +12,9 @@ EPS = np.finfo(float).eps
 
 scores = arrays(float, st.integers(1, 40), elements=st.floats(-1e3, 1e3))
 any_scores = arrays(
-    float, st.integers(1, 40), elements=st.floats(allow_nan=False, allow_infinity=False) | st.just(-np.inf)
+    float,
+    st.integers(1, 40),
+    elements=st.floats(allow_nan=False, allow_infinity=False) | st.just(-np.inf),
 )
 
 
@@ -30,7 +32,10 @@ def test_probabilities_lie_between_0_and_1(x):
     assert (sm.log_softmax(x) <= 0).all()
 
 
-@given(arrays(float, st.integers(1, 40), elements=st.integers(-1000, 1000)), st.integers(-(2**40), 2**40))
+@given(
+    arrays(float, st.integers(1, 40), elements=st.integers(-1000, 1000)),
+    st.integers(-(2**40), 2**40),
+)
 def test_a_constant_added_exactly_changes_no_bit(x, c):
     assert (sm.softmax(x + c) == sm.softmax(x)).all()
     assert (sm.log_softmax(x + c) == sm.log_softmax(x)).all()
@@ -46,7 +51,9 @@ def test_logsumexp_moves_with_the_scores(x, c):
 def test_a_permutation_permutes(x, random):
     order = random.sample(range(x.size), x.size)
     np.testing.assert_allclose(sm.softmax(x)[order], sm.softmax(x[order]), rtol=16 * EPS, atol=0)
-    np.testing.assert_allclose(sm.log_softmax(x)[order], sm.log_softmax(x[order]), rtol=12 * EPS, atol=0)
+    np.testing.assert_allclose(
+        sm.log_softmax(x)[order], sm.log_softmax(x[order]), rtol=12 * EPS, atol=0
+    )
 
 
 @given(any_scores)
@@ -79,7 +86,9 @@ def test_a_mask_removes_entries(x, data):
         np.testing.assert_allclose(f(x, where=mask)[mask], f(x[mask]), rtol=1e-13)
         masked = f(np.where(mask, x, -np.inf))
         assert (f(np.where(mask, x, np.nan), where=mask) == masked).all()
-    np.testing.assert_allclose(sm.logsumexp(x, where=mask), sm.logsumexp(x[mask]), rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(
+        sm.logsumexp(x, where=mask), sm.logsumexp(x[mask]), rtol=1e-13, atol=1e-13
+    )
 
 
 @given(scores)

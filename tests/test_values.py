@@ -19,7 +19,11 @@ JAX = ["jax", "jax-jit"]
 
 
 def backends(names, dtype):
-    chosen = [_backend(n) for library in LIBRARIES for n in names.get(library, JAX if library == "jax" else [library])]
+    chosen = [
+        _backend(n)
+        for library in LIBRARIES
+        for n in names.get(library, JAX if library == "jax" else [library])
+    ]
     return [b for b in chosen if b.has(dtype)]
 
 
@@ -83,13 +87,20 @@ def assert_within_budget(backend, rows, dtype):
             if case.function is sm.softmax and dtype in ("float32", "float64"):
                 u = 2.0 ** -FORMATS[dtype].bits
                 total = y.astype(np.longdouble).sum(axis=-1)
-                assert np.abs(total - 1).max() / u <= BUDGETS["sum of softmax"], (backend.name, axis)
+                assert np.abs(total - 1).max() / u <= BUDGETS["sum of softmax"], (
+                    backend.name,
+                    axis,
+                )
 
 
 def test_the_order_of_the_scores_is_the_order_of_the_probabilities_to_1_ulp(backend):
     rng = np.random.default_rng(7)
     for dtype in ("float32", "float64"):
-        x = np.sort(np.concatenate([rng.normal(size=500), 1 + np.arange(500) * np.finfo(dtype).eps]).astype(dtype))
+        x = np.sort(
+            np.concatenate([rng.normal(size=500), 1 + np.arange(500) * np.finfo(dtype).eps]).astype(
+                dtype
+            )
+        )
         p = backend.to_numpy(backend.run(sm.softmax, backend.asarray(x, dtype)))
         assert p[-1] == p.max()
         assert (np.diff(p) >= -np.spacing(p[1:])).all()
@@ -99,5 +110,5 @@ def test_on_numpy_the_bits_of_a_row_do_not_depend_on_the_batch():
     x = np.random.default_rng(8).normal(size=(300, 777)).astype(np.float32)
     alone = np.concatenate([sm.softmax(row[None, :]) for row in x])
     assert (sm.softmax(x) == alone).all()
-    assert (sm.softmax(x.T, axis=0).T == alone).all()
+    assert (alone == sm.softmax(x.T, axis=0).T).all()
     assert (sm.softmax(np.stack([x, x], axis=1), axis=2)[:, 0] == alone).all()

@@ -23,7 +23,18 @@ from array_api_compat import (
 )
 from array_api_compat import numpy as np
 
-__all__ = ["Array", "Arrays", "Axes", "Axis", "Call", "Namespace", "checked", "device", "like", "mapped"]
+__all__ = [
+    "Array",
+    "Arrays",
+    "Axes",
+    "Axis",
+    "Call",
+    "Namespace",
+    "checked",
+    "device",
+    "like",
+    "mapped",
+]
 
 Array: TypeAlias = Any  # the array libraries have no common type yet
 Namespace: TypeAlias = Any
@@ -250,7 +261,7 @@ def _fitting(name: str, a: Array, x: Array, xp: Namespace) -> Array:
 def _known_to_be_bad(temperature: Any, xp: Namespace) -> bool:
     """Tell whether a temperature is negative or NaN; False where its values are not known yet."""
     if isinstance(temperature, numbers.Real):
-        return not temperature >= 0
+        return not float(temperature) >= 0.0
     if is_dask_array(temperature):
         return False
     try:

@@ -8,11 +8,12 @@ here and no library is named; `xp` is the namespace of the arrays.
 With M the maximum of the scores over the support (the entries that `where` keeps and that are not
 -inf), every formula is written in
 
-    z_i = (x_i - M) / temperature,    e_i = exp(z_i),    S = sum of w_i e_i = rest + tops,
+    z_i = (x_i - M) / temperature,    e_i = exp(z_i),    S = sum of w_i e_i = near + rest,
 
-where `tops` is the part of the sum at the maximum, where e_i is exactly 1, and `rest` is all other
-terms. Keeping the two apart is what saves a dominant entry: log1p(rest + (tops - 1)) is right to
-its last digits where the logarithm of S, rounded to 1, is 0 [1]_.
+where `near` counts the entries with e_i > 1/2 (adds their weights) and `rest` is the sum of e_i - 1
+over these and of e_i over all others. At a dominant entry near = 1, and log1p(rest + (near - 1)) is
+right to its last digits where the logarithm of S, rounded to 1, is 0 [1]_. Among near ties e_i - 1
+is exact and small, and its sum keeps the digits that a sum of numbers close to 1 would drop.
 
 References
 ----------
@@ -29,6 +30,8 @@ from softmaxes._arrays import Array, Axes, Namespace, device
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
+LOG_2 = math.log(2.0)
+
 
 def softmax(
     x: Array, where: Array, temperature: Array, weights: Array, *, axis: Axes, xp: Namespace
@@ -36,7 +39,7 @@ def softmax(
     # With weights, e_i / S is the derivative of logsumexp by w_i; without, by x_i.
     weights, scale = _unit_weights(weights, where, axis=axis, xp=xp)
     s = _exponentials(x, where, temperature, weights, axis=axis, xp=xp)
-    y = s.e / (s.rest + s.tops)
+    y = s.e / (s.near + s.rest)
     if scale is not None:
         # An entry of weight 0 may lie above the maximum; not every exponential overflows to inf.
         y = xp.where(s.z > math.log(xp.finfo(x.dtype).max), xp.inf, y / scale)
@@ -48,7 +51,7 @@ def log_softmax(
 ) -> Array:
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
     s = _exponentials(x, where, temperature, weights, axis=axis, xp=xp)
-    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.rest + (s.tops - 1.0)))
+    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.rest + (s.near - 1.0)))
 
 
 def logsumexp(
@@ -56,13 +59,13 @@ def logsumexp(
 ) -> Array:
     weights, scale = _unit_weights(weights, where, axis=axis, xp=xp)
     s = _exponentials(x, where, temperature, weights, axis=axis, xp=xp)
-    log_sum = xp.log1p(s.rest + (s.tops - 1.0))
+    log_sum = xp.log1p(s.rest + (s.near - 1.0))
     limit = s.maximum  # where there is nothing finite to shift by: -inf, +inf or NaN
     if scale is not None:
         # A weighted sum may be far below 1, where S - 1 cancels, and may be negative: NaN.
-        total = s.rest + s.tops
+        total = s.near + s.rest
         log_sum = xp.where(total < 0.5, xp.log(total), log_sum) + xp.log(scale)
-        limit = xp.where((limit == xp.inf) & ~(s.tops > 0), xp.nan, limit)
+        limit = xp.where((limit == xp.inf) & ~(s.near > 0), xp.nan, limit)
     return xp.where(xp.isfinite(s.maximum), s.maximum + log_sum, limit)
 
 
@@ -72,39 +75,53 @@ class _Exponentials(NamedTuple):
     maximum: Array
     z: Array
     e: Array
+    near: Array
     rest: Array
-    tops: Array
     outside: Array
 
 
 def _exponentials(
     x: Array, where: Array, temperature: Array, weights: Array, *, axis: Axes, xp: Namespace
 ) -> _Exponentials:
-    if where is not None:
-        x = xp.where(where, x, -xp.inf)
-    if temperature is not None and any(temperature.shape[a] > 1 for a in axis):
-        x, temperature = _common_temperature(x, temperature, axis=axis, xp=xp)
-    if temperature is not None:  # no softmax has a negative one
-        x = xp.where((temperature >= 0.0) | (x == -xp.inf), x, xp.nan)
+    x, temperature = _support(x, where, temperature, axis=axis, xp=xp)
     counted = x if weights is None else xp.where(weights == 0.0, -xp.inf, x)
     maximum = _maximum(counted, axis=axis, xp=xp)
     top = (counted == maximum) & (counted > -xp.inf)
-    count = xp.sum(xp.astype(top, x.dtype), axis=axis, keepdims=True)
 
     z, error = _gaps(x, maximum, temperature, xp=xp)
-    undefined = (maximum == xp.inf) & (count > 1.0)  # the limit exists for one +inf only
-    z = xp.where(top, xp.where(undefined, xp.nan, -xp.zeros_like(maximum)), z)
-    error = xp.where(top, 0.0, error)
+    z = xp.where(top, -xp.zeros_like(maximum), z)
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.
-    e = xp.exp(z) * (1.0 + error)
-    if weights is None:
-        outside, terms, tops = counted == -xp.inf, e, count
-    else:
-        outside = (counted == -xp.inf) & ~xp.isfinite(x)
-        terms = xp.where(weights == 0.0, 0.0, weights * e)
-        tops = xp.sum(xp.where(top, weights, 0.0), axis=axis, keepdims=True)
-    rest = xp.sum(xp.where(top, 0.0, terms), axis=axis, keepdims=True)
-    return _Exponentials(maximum, z, e, rest, tops, outside)
+    e = xp.exp(z) * (1.0 + xp.where(top, 0.0, error))
+
+    is_near = (z > -LOG_2) & (counted > -xp.inf)
+    near = count = _sum(xp.astype(is_near, x.dtype), axis=axis, xp=xp)
+    terms = xp.where(is_near, e - 1.0, e)
+    outside = counted == -xp.inf
+    if weights is not None:
+        near = _sum(xp.where(is_near, weights, 0.0), axis=axis, xp=xp)
+        terms = xp.where(weights == 0.0, 0.0, weights * terms)
+        outside = outside & ~xp.isfinite(x)
+    rest = _sum(terms, axis=axis, xp=xp)
+
+    # Beside one +inf nothing counts; for several no limit exists.
+    outside = outside | ((maximum == xp.inf) & ~top)
+    undefined = top & (maximum == xp.inf) & (count > 1.0)
+    z, e = xp.where(undefined, xp.nan, z), xp.where(undefined, xp.nan, e)
+    return _Exponentials(maximum, z, e, near, rest, outside)
+
+
+def _support(
+    x: Array, where: Array, temperature: Array, *, axis: Axes, xp: Namespace
+) -> tuple[Array, Array]:
+    """Return scores with -inf outside the support, and one temperature per slice."""
+    if where is not None:
+        x = xp.where(where, x, -xp.inf)
+    if temperature is None:
+        return x, None
+    if any(temperature.shape[a] > 1 for a in axis):
+        x, temperature = _common_temperature(x, temperature, axis=axis, xp=xp)
+    # No softmax has a negative temperature.
+    return xp.where((temperature >= 0.0) | (x == -xp.inf), x, xp.nan), temperature
 
 
 def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tuple[Array, Array]:
@@ -159,6 +176,10 @@ def _common_temperature(
     quotient = xp.where((temperature >= 0.0) | ~counted, quotient, xp.nan)
     common = lowest == highest
     return xp.where(common, x, quotient), xp.where(common, lowest, 1.0)
+
+
+def _sum(a: Array, *, axis: Axes, xp: Namespace) -> Array:
+    return xp.sum(a, axis=axis, keepdims=True)
 
 
 def _maximum(x: Array, *, axis: Axes, xp: Namespace) -> Array:

@@ -53,7 +53,9 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
         if rule.probabilities is None:
             p = jax.lax.optimization_barrier(y)
         else:
-            p = differentiable(rule.probabilities, axis)(*jax.lax.optimization_barrier(arrays))
+            # One each: in a common barrier, an array without a tangent would get one of zeros.
+            barred = jax.tree.map(jax.lax.optimization_barrier, arrays)
+            p = differentiable(rule.probabilities, axis)(*barred)
         return rule.jvp(p, arrays, tangents, axis=axis, xp=jnp)
 
     def f_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:

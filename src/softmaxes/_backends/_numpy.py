@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     out: Array = None
     for i in range(0, max(rows, 1), step):
         with quiet():
-            tile = mapped(lambda a, i=i: _tile(a, i, i + step, call.working), matrices)
+            tile = mapped(partial(_tile, start=i, stop=i + step, dtype=call.working), matrices)
             y = f(*tile, axis=(-1,), xp=np)
             out = np.empty((rows, y.shape[-1]), call.dtype) if out is None else out
             out[i : i + step] = y
