@@ -132,9 +132,14 @@ def test_the_rules_agree_with_the_engine_of_jax(jax, function, axis, whose):
     ],
     ids=["softmax", "log_softmax", "logsumexp"],
 )
-def test_derivatives_by_temperature_and_weights_agree_with_the_plain_formula(jax, ours, plain):
+@pytest.mark.parametrize(
+    "t",
+    [0.7, [[0.7], [2.0]], [[0.7, 3.0, 1.0], [2.0, 0.5, 1.5]]],
+    ids=["one", "by row", "by entry"],
+)
+def test_derivatives_by_temperature_and_weights_agree_with_the_plain_formula(jax, ours, plain, t):
     x = jax.numpy.asarray([[0.3, -1.0, 2.0], [1.0, 1.0, -3.0]])
-    t = jax.numpy.asarray([[0.7], [2.0]])
+    t = jax.numpy.asarray(t)
     plain = partial(plain, nn=jax.nn)
     for derivative in (jax.jacfwd, jax.jacrev, hessian_of_squares):
         found, expected = (derivative(f, argnums=(0, 1))(x, t) for f in (ours, plain))

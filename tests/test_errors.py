@@ -3,6 +3,7 @@
 import inspect
 from functools import partial
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -39,6 +40,7 @@ BAD_X = {
     ),
     "array of objects": (X.astype(object), TypeError, "object", "real"),
     "array of strings": (X.astype(str), TypeError, "<U32", "real"),
+    "array of int4": (X.astype(ml_dtypes.int4), TypeError, "int4", "real"),
     "array of dates": (X.astype("M8[D]"), TypeError, "datetime64", "real"),
     "complex array": (X * 1j, TypeError, "complex128", "real"),
     "complex number": (1j, TypeError, "1j", "real"),

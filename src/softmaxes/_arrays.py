@@ -242,9 +242,7 @@ def _broadcast(name: str, a: Array, x: Array) -> tuple[int, ...]:
     try:
         return tuple(np.broadcast_shapes(tuple(a.shape), tuple(x.shape)))
     except ValueError:
-        raise ValueError(
-            f"{name} of shape {tuple(a.shape)} does not broadcast to x of shape {tuple(x.shape)}"
-        ) from None
+        raise _misfit(name, a, x) from None
 
 
 def _fitting(name: str, a: Array, x: Array, xp: Namespace) -> Array:
@@ -252,10 +250,13 @@ def _fitting(name: str, a: Array, x: Array, xp: Namespace) -> Array:
     if a is None:
         return None
     if _broadcast(name, a, x) != tuple(x.shape):
-        raise ValueError(
-            f"{name} of shape {tuple(a.shape)} does not broadcast to x of shape {tuple(x.shape)}"
-        )
+        raise _misfit(name, a, x)
     return xp.reshape(a, (1,) * (x.ndim - a.ndim) + tuple(a.shape))
+
+
+def _misfit(name: str, a: Array, x: Array) -> ValueError:
+    shapes = f"{tuple(a.shape)} does not broadcast to x of shape {tuple(x.shape)}"
+    return ValueError(f"{name} of shape {shapes}")
 
 
 def _known_to_be_bad(temperature: Any, xp: Namespace) -> bool:

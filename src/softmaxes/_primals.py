@@ -1,9 +1,9 @@
 """
 The maths: one short function per formula, in array API operations only.
 
-Every function takes the same arrays, `x`, `where`, `temperature` and `weights` (the last three may
-be None), reduces over the tuple `axis` and keeps the reduced axes with length 1. Nothing is checked
-here and no library is named; `xp` is the namespace of the arrays.
+Every function takes the checked arrays of a call, of which all but `x` may be None, reduces over the
+tuple `axis` and keeps the reduced axes with length 1. Nothing is checked here and no library is
+named; `xp` is the namespace of the arrays.
 
 With M the maximum of the scores over the support (the entries that `where` keeps and that are not
 -inf), every formula is written in
@@ -26,39 +26,33 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from softmaxes._arrays import Array, Axes, Namespace, device
+from softmaxes._arrays import Array, Arrays, Axes, Namespace, device
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 LOG_2 = math.log(2.0)
 
 
-def softmax(
-    x: Array, where: Array, temperature: Array, weights: Array, *, axis: Axes, xp: Namespace
-) -> Array:
+def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # With weights, e_i / S is the derivative of logsumexp by w_i; without, by x_i.
-    weights, scale = _unit_weights(weights, where, axis=axis, xp=xp)
-    s = _exponentials(x, where, temperature, weights, axis=axis, xp=xp)
+    arrays, scale = _unit_weights(arrays, axis=axis, xp=xp)
+    s = _exponentials(arrays, axis=axis, xp=xp)
     y = s.e / (s.near + s.rest)
     if scale is not None:
         # An entry of weight 0 may lie above the maximum; not every exponential overflows to inf.
-        y = xp.where(s.z > math.log(xp.finfo(x.dtype).max), xp.inf, y / scale)
+        y = xp.where(s.z > math.log(xp.finfo(y.dtype).max), xp.inf, y / scale)
     return xp.where(s.outside, 0.0, y)
 
 
-def log_softmax(
-    x: Array, where: Array, temperature: Array, weights: Array, *, axis: Axes, xp: Namespace
-) -> Array:
+def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
-    s = _exponentials(x, where, temperature, weights, axis=axis, xp=xp)
+    s = _exponentials(arrays, axis=axis, xp=xp)
     return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.rest + (s.near - 1.0)))
 
 
-def logsumexp(
-    x: Array, where: Array, temperature: Array, weights: Array, *, axis: Axes, xp: Namespace
-) -> Array:
-    weights, scale = _unit_weights(weights, where, axis=axis, xp=xp)
-    s = _exponentials(x, where, temperature, weights, axis=axis, xp=xp)
+def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    arrays, scale = _unit_weights(arrays, axis=axis, xp=xp)
+    s = _exponentials(arrays, axis=axis, xp=xp)
     log_sum = xp.log1p(s.rest + (s.near - 1.0))
     limit = s.maximum  # where there is nothing finite to shift by: -inf, +inf or NaN
     if scale is not None:
@@ -80,10 +74,9 @@ class _Exponentials(NamedTuple):
     outside: Array
 
 
-def _exponentials(
-    x: Array, where: Array, temperature: Array, weights: Array, *, axis: Axes, xp: Namespace
-) -> _Exponentials:
-    x, temperature = _support(x, where, temperature, axis=axis, xp=xp)
+def _exponentials(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Exponentials:
+    x, temperature = _support(arrays, axis=axis, xp=xp)
+    weights = arrays.weights
     counted = x if weights is None else xp.where(weights == 0.0, -xp.inf, x)
     maximum = _maximum(counted, axis=axis, xp=xp)
     top = (counted == maximum) & (counted > -xp.inf)
@@ -110,10 +103,9 @@ def _exponentials(
     return _Exponentials(maximum, z, e, near, rest, outside)
 
 
-def _support(
-    x: Array, where: Array, temperature: Array, *, axis: Axes, xp: Namespace
-) -> tuple[Array, Array]:
+def _support(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array]:
     """Return scores with -inf outside the support, and one temperature per slice."""
+    x, where, temperature, _ = arrays
     if where is not None:
         x = xp.where(where, x, -xp.inf)
     if temperature is None:
@@ -191,14 +183,13 @@ def _maximum(x: Array, *, axis: Axes, xp: Namespace) -> Array:
     return xp.max(x, axis=axis, keepdims=True)
 
 
-def _unit_weights(
-    weights: Array, where: Array, *, axis: Axes, xp: Namespace
-) -> tuple[Array, Array]:
+def _unit_weights(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Arrays, Array]:
     """Return the weights divided by the largest, so that no sum overflows, and the largest."""
+    weights = arrays.weights
     if weights is None:
-        return None, None
-    if where is not None:
-        weights = xp.where(where, weights, 0.0)
+        return arrays, None
+    if arrays.where is not None:
+        weights = xp.where(arrays.where, weights, 0.0)
     scale = _maximum(xp.abs(weights), axis=axis, xp=xp)
     scale = xp.where((scale > 0.0) & xp.isfinite(scale), scale, 1.0)
-    return weights / scale, scale
+    return arrays._replace(weights=weights / scale), scale

@@ -24,7 +24,7 @@ def apply(rule: Rule, call: Call) -> Array:
         from softmaxes._backends import _jax
 
         return _jax.apply(rule, call)
-    return evaluate(rule.primal, call, *call.arrays)
+    return evaluate(rule.primal, call, call.arrays)
 
 
 def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:

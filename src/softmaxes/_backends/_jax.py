@@ -25,15 +25,15 @@ rematerialised = partial(jax.checkpoint, prevent_cse=False)
 
 def apply(rule: Rule, call: Call) -> Array:
     """Return the function of the call's arrays; compiled, so that small eager calls are fast."""
-    return _compiled(rule, call.axis, call.working, call.dtype)(*call.arrays)
+    return _compiled(rule, call.axis, call.working, call.dtype)(call.arrays)
 
 
 @cache
 def _compiled(rule: Rule, axis: Axes, working: Any, dtype: Any) -> Any:
     f = differentiable(rule, axis)
 
-    def narrowed(x: Array, *options: Array) -> Array:
-        return f(x.astype(working), *options).astype(dtype)
+    def narrowed(arrays: Arrays) -> Array:
+        return f(arrays._replace(x=arrays.x.astype(working))).astype(dtype)
 
     # A narrow input is half the size of what the rule keeps: keep the input instead.
     return jax.jit(narrowed if working == dtype else rematerialised(narrowed))
@@ -44,8 +44,8 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
     """Return the rule's function of arrays in working precision, as a `jax.custom_jvp`."""
 
     @jax.custom_jvp
-    def f(x: Array, *options: Array) -> Array:
-        return rule.primal(_rounded(x), *options, axis=axis, xp=jnp)
+    def f(arrays: Arrays) -> Array:
+        return rule.primal(arrays._replace(x=_rounded(arrays.x)), axis=axis, xp=jnp)
 
     def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
         # The barrier keeps the compiler from sharing sums between value and derivative, and with
@@ -55,14 +55,15 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
         else:
             # One each: in a common barrier, an array without a tangent would get one of zeros.
             barred = jax.tree.map(jax.lax.optimization_barrier, arrays)
-            p = differentiable(rule.probabilities, axis)(*barred)
+            p = differentiable(rule.probabilities, axis)(barred)
         return rule.jvp(p, arrays, tangents, axis=axis, xp=jnp)
 
-    def f_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-        y = f(*primals)  # f, not the primal: the rule serves its own derivative too
-        known = Arrays(*(None if _is_zero(t) else t for t in tangents))
+    def f_jvp(primals: tuple[Arrays], tangents: tuple[Arrays]) -> tuple[Array, Array]:
+        (arrays,), (moving,) = primals, tangents
+        y = f(arrays)  # f, not the primal: the rule serves its own derivative too
+        known = Arrays(*(None if _is_zero(t) else t for t in moving))
         # Saved for the backward pass: the arguments that `tangent` uses, and nothing else.
-        return y, rematerialised(tangent)(y, Arrays(*primals), known)
+        return y, rematerialised(tangent)(y, arrays, known)
 
     f.defjvp(f_jvp, symbolic_zeros=True)
     return f
