@@ -4,16 +4,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import truth
 
 import softmaxes as sm
 from softmaxes._cli.budgets import budget
 
-__all__ = ["CASES", "GRADIENTS", "Case", "direction"]
+__all__ = ["CASES", "FUNCTIONS", "GRADIENTS", "Case", "direction", "every_function"]
 
 
 class Case(NamedTuple):
-    """`call(f, x)` is what the package gives for a slice x, `exact(x)` the truth as `Exact`."""
+    """`function` of a slice x must give `exact(x)`, within the budget in ulp of `scale(x)`."""
 
     function: Callable[..., Any]
     exact: Callable[..., Any]
@@ -34,6 +35,10 @@ CASES = {
     "log_softmax": Case(sm.log_softmax, truth.log_softmax),
     "logsumexp": Case(sm.logsumexp, truth.logsumexp, _logsumexp_scale),
 }
+
+
+FUNCTIONS = {name: case.function for name, case in CASES.items()}
+every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
 
 def direction(n, dtype, seed=1):

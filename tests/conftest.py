@@ -97,7 +97,7 @@ def _compiled(function, traced, static, names, batched):
 
 
 @cache
-def _backend(name):
+def backend_named(name):
     library, _, manner = name.partition("-")
     if library == "numpy":
         return Backend(name, np, _readonly if manner else np.asarray)
@@ -146,7 +146,7 @@ def _parameters():
 @pytest.fixture(params=_parameters())
 def backend(request):
     """One array library, called in one manner."""
-    backend = _backend(request.param)
+    backend = backend_named(request.param)
     with backend.flags:
         yield backend
 
@@ -162,5 +162,5 @@ def jax():
     """The module jax, in double precision, where it is tested."""
     if "jax" not in LIBRARIES or (not REQUESTED and find_spec("jax") is None):
         pytest.skip("jax is not tested")
-    _backend("jax")
+    backend_named("jax")
     return pytest.importorskip("jax")

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import truth
+from cases import FUNCTIONS, every_function
 from contract import CONTRACT, INF, NAN, Row
 from ulps import ulp_error
 
@@ -23,13 +24,12 @@ DTYPES = {
 }
 
 CASES = [
-    pytest.param(getattr(sm, function), row, getattr(row, function), id=f"{function}, {name}")
+    pytest.param(function, row, getattr(row, of), id=f"{of}, {name}")
     for name, row in CONTRACT.items()
-    for function in ("softmax", "log_softmax", "logsumexp")
-    if getattr(row, function) is not None
+    for of, function in FUNCTIONS.items()
+    if getattr(row, of) is not None
 ]
 every_case = pytest.mark.parametrize(("function", "row", "expected"), CASES)
-every_function = pytest.mark.parametrize("function", [sm.softmax, sm.log_softmax, sm.logsumexp])
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cases import GRADIENTS
-from conftest import LIBRARIES, _backend
+from cases import GRADIENTS, every_function
+from conftest import LIBRARIES, backend_named
 from hypothesis import given
 from hypothesis import strategies as st
 from regimes import REGIMES, regime, seeded
@@ -14,9 +14,6 @@ from ulps import ulp_error
 
 import softmaxes as sm
 from softmaxes._cli.budgets import budget
-
-FUNCTIONS = [sm.softmax, sm.log_softmax, sm.logsumexp]
-each_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 
 
 def rules_on(backend, dtype):
@@ -61,13 +58,13 @@ def jax_engine(jax):
 def test_every_derivative_keeps_its_budget(name, n, dtype):
     x = regime(name, n, dtype, seeded(name, n))
     engines = {
-        f"rules on {library}": (rules_on(_backend(manner), dtype), None)
+        f"rules on {library}": (rules_on(backend_named(manner), dtype), None)
         for library, manner in {"numpy": "numpy", "strict": "strict-2025.12"}.items()
-        if library in LIBRARIES and _backend(manner).has(dtype)
+        if library in LIBRARIES and backend_named(manner).has(dtype)
     }
     if "jax" in LIBRARIES:
-        engines["rules on jax"] = rules_on(_backend("jax"), dtype), n
-        engines["jax"] = jax_engine(_backend("jax").autodiff), n
+        engines["rules on jax"] = rules_on(backend_named("jax"), dtype), n
+        engines["jax"] = jax_engine(backend_named("jax").autodiff), n
     for label, (engine, flush) in engines.items():
         for what, case in GRADIENTS.items():
             exact, scale = case.exact(x)
@@ -90,6 +87,22 @@ def test_a_confident_row_keeps_its_derivative(backend):
         np.testing.assert_allclose(found[1:], -expected, rtol=1e-6)
 
 
+def test_weights_leave_a_confident_row_its_derivative(backend):
+    z, e, w = (backend.asarray(a, "float32") for a in ([20, 0, 0], [1, 0, 0], [2, 0.5, 0]))
+    q = np.exp(-20.0) / 4
+    expected = np.array([1, -1, 0]) * q / (1 + q) ** 2
+    roads = {"hvp": sm.hvp(sm.logsumexp, z, e, weights=w)}
+    if backend.autodiff:
+        jax, f = backend.autodiff, partial(sm.logsumexp, axis=-1, weights=w)
+        roads |= {
+            "forward over reverse": jax.hessian(f)(z)[0],
+            "reverse over reverse": jax.jacrev(jax.jacrev(f))(z)[0],
+            "reverse over forward": jax.jacrev(jax.jacfwd(f))(z)[0],
+        }
+    for road, found in roads.items():
+        np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=1e-6, err_msg=road)
+
+
 def test_peers_lose_the_derivative_of_a_confident_row(jax):
     z = jax.numpy.asarray([20.0, 0, 0], dtype="float32")
     assert jax.grad(lambda z: -jax.nn.log_softmax(z)[0])(z)[0] == 0
@@ -98,7 +111,7 @@ def test_peers_lose_the_derivative_of_a_confident_row(jax):
     )
 
 
-@each_function
+@every_function
 @pytest.mark.parametrize("axis", [-1, 0, (0, 2), None])
 @pytest.mark.parametrize("whose", ["our rule", "the formula of JAX"])
 def test_the_rules_agree_with_the_engine_of_jax(jax, function, axis, whose):
@@ -153,7 +166,7 @@ def hessian_of_squares(f, argnums):
     return jax.hessian(lambda x, t: (f(x, t) ** 2).sum(), argnums=argnums)
 
 
-@each_function
+@every_function
 @pytest.mark.parametrize("options", [{}, {"where": True}, {"temperature": 2.0}], ids=str)
 @given(
     x=st.lists(
@@ -182,7 +195,7 @@ def test_rows_of_the_jacobian_of_softmax_sum_to_zero(backend):
     assert (np.abs(j.sum(axis=1)) <= 4 * np.finfo(float).eps * np.abs(j).sum(axis=1)).all()
 
 
-@each_function
+@every_function
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_one_array_of_the_size_of_the_input_is_kept_for_the_backward_pass(jax, function, dtype):
     x = jax.numpy.linspace(0, 1, 60, dtype=dtype).reshape(6, 10)
@@ -193,7 +206,7 @@ def test_one_array_of_the_size_of_the_input_is_kept_for_the_backward_pass(jax, f
     assert (kept[0] == owner).all()
 
 
-@each_function
+@every_function
 def test_a_mask_is_kept_as_it_came_and_nothing_else(jax, function):
     x = jax.numpy.linspace(0, 1, 60).reshape(6, 10)
     mask = x > 0.2
@@ -202,7 +215,7 @@ def test_a_mask_is_kept_as_it_came_and_nothing_else(jax, function):
     assert kept in (["float64"], ["bool", "float64"])
 
 
-@each_function
+@every_function
 def test_transformations_of_jax_compose(jax, function):
     from jax.test_util import check_grads
 

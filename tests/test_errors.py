@@ -6,6 +6,7 @@ from functools import partial
 import ml_dtypes
 import numpy as np
 import pytest
+from cases import FUNCTIONS, every_function
 
 import softmaxes as sm
 
@@ -127,8 +128,6 @@ BAD_VECTOR = {
     "ragged list": ([[1.0], []], ValueError, "inhomogeneous", "rectangular sequence of numbers"),
 }
 
-FUNCTIONS = {"softmax": sm.softmax, "log_softmax": sm.log_softmax, "logsumexp": sm.logsumexp}
-
 
 def _calls():
     """Every way to hand x and options to the package, by name."""
@@ -222,7 +221,7 @@ def test_an_option_of_another_function_is_unknown():
 
 
 @pytest.mark.parametrize("axis", [1, -2, (0, 0), (0, 1)])
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+@every_function
 def test_a_scalar_has_no_other_axis(function, axis):
     refused(partial(function, 1.0, axis), ValueError, "axis", str(axis), "0 axes")
 
@@ -230,7 +229,7 @@ def test_a_scalar_has_no_other_axis(function, axis):
 # In every library -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+@every_function
 def test_every_library_hears_the_same(backend, function):
     x = backend.asarray(X)
     run = partial(backend.run, function, x)
@@ -266,6 +265,14 @@ def test_arrays_of_two_libraries_are_refused(backend, option):
             backend.run, sm.logsumexp if option == "weights" else sm.softmax, x, **{option: alien}
         )
     refused(call, TypeError, option, name, "one library", NAMES[backend.name.partition("-")[0]])
+
+
+def test_a_tensor_that_requires_a_gradient_is_refused():
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(X, requires_grad=True)
+    for function in FUNCTIONS.values():
+        refused(partial(function, x), TypeError, "x", "require a gradient", "softmaxes.vjp")
+        function(x.detach())
 
 
 def refused(call, error, *words):

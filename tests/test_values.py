@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from cases import CASES
-from conftest import LIBRARIES, _backend
+from conftest import LIBRARIES, backend_named
 from regimes import REGIMES, regime, seeded
 from truth import stack
 from ulps import FORMATS, ulp_error
@@ -13,17 +13,16 @@ from softmaxes._cli.budgets import BUDGETS
 
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 SHORT = [1, 2, 10, 1000]
-EVERY_LIBRARY = {"numpy": ["numpy", "numpy-readonly"], "strict": ["strict-2024.12"]}
-LONG = {"strict": []}  # the same sums as NumPy, entry by entry
-JAX = ["jax", "jax-jit"]
+EVERY_MANNER = {
+    "numpy": ["numpy", "numpy-readonly"],
+    "strict": ["strict-2024.12", "strict-2025.12"],
+    "jax": ["jax", "jax-jit", "jax-vmap"],
+}
+LONG = {"jax": ["jax", "jax-jit"], "strict": []}  # array-api-strict sums as NumPy does
 
 
 def backends(names, dtype):
-    chosen = [
-        _backend(n)
-        for library in LIBRARIES
-        for n in names.get(library, JAX if library == "jax" else [library])
-    ]
+    chosen = [backend_named(n) for library in LIBRARIES for n in names.get(library, [library])]
     return [b for b in chosen if b.has(dtype)]
 
 
@@ -32,7 +31,7 @@ def backends(names, dtype):
 @pytest.mark.parametrize("name", REGIMES)
 def test_every_entry_of_a_short_slice_keeps_its_budget(name, n, dtype):
     rows = [regime(name, n, dtype, seeded(name, n, seed)) for seed in range(3)]
-    for backend in backends(EVERY_LIBRARY, dtype):
+    for backend in backends(EVERY_MANNER, dtype):
         assert_within_budget(backend, rows, dtype)
 
 
@@ -61,7 +60,7 @@ def test_a_temperature_costs_no_accuracy(name, temperature, dtype):
 
     x = regime(name, 1000, dtype, seeded(name, 1000))
     t = float(np.dtype(dtype).type(temperature))
-    for backend in backends(EVERY_LIBRARY, dtype):
+    for backend in backends(EVERY_MANNER, dtype):
         flush = 1000 if "jax" in backend.name else None
         for function, exact in ((sm.softmax, truth.softmax), (sm.log_softmax, truth.log_softmax)):
             y = backend.to_numpy(backend.run(function, backend.asarray(x, dtype), temperature=t))

@@ -19,7 +19,9 @@ from array_api_compat import (
     is_array_api_obj,
     is_dask_array,
     is_jax_array,
+    is_jax_namespace,
     is_numpy_namespace,
+    is_torch_array,
 )
 from array_api_compat import numpy as np
 
@@ -31,8 +33,11 @@ __all__ = [
     "Call",
     "Namespace",
     "checked",
+    "checked_like",
     "device",
-    "like",
+    "is_jax_namespace",
+    "is_numpy_namespace",
+    "leaves",
     "mapped",
 ]
 
@@ -52,6 +57,9 @@ class Kind(NamedTuple):
     noun: str
     dtypes: tuple[str, ...]
 
+
+# What becomes an array of the library of x, or of NumPy where there is no x.
+PLAIN = (numbers.Number, np.bool, list, tuple)
 
 REAL = Kind("real", "number", ("bool", "integral", "real floating"))
 BOOLEAN = Kind("boolean", "boolean", ("bool",))
@@ -92,7 +100,7 @@ class Call(NamedTuple):
 
     def in_working_precision(self, a: Array) -> Array:
         """Return a, unless it is a mask, in the dtype to compute in."""
-        if _is(a.dtype, "bool", self.xp):
+        if _is_kind(a.dtype, "bool", self.xp):
             return a
         return self.xp.astype(a, self.working, copy=False)
 
@@ -112,17 +120,18 @@ def checked(
     where = _option("where", where, x, xp, BOOLEAN)
     temperature = _option("temperature", temperature, x, xp)
     weights = _option("weights", weights, x, xp)
-    dtype = _result_dtype((x, temperature, weights), xp)
-    working = xp.float32 if _name(dtype).startswith(NARROW) else dtype
-    if not _is(x.dtype, "real floating", xp):
-        x = xp.astype(x, working)  # before any subtraction: integers would wrap
     if temperature is not None and _known_to_be_bad(temperature, xp):
         raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
-    temperature = _real(temperature, working, x, xp)
-    weights = _real(weights, working, x, xp)
+
+    dtype = _result_dtype((x, temperature, weights), xp)
+    working = xp.float32 if _name(dtype).startswith(NARROW) else dtype
+    if not _is_kind(x.dtype, "real floating", xp):
+        x = xp.astype(x, working)  # before any subtraction: integers would wrap
+    temperature = _as_real(temperature, working, x, xp)
+    weights = _as_real(weights, working, x, xp)
+
     if weights is not None:
         x = xp.broadcast_to(x, _broadcast("weights", weights, x))
-
     axes, shape = _axes(axis, x.ndim), tuple(x.shape)
     reduced = _reduced(shape, axes, keepdims)
     options = {"where": where, "temperature": temperature, "weights": weights}
@@ -133,12 +142,12 @@ def checked(
     return Call(arrays, axes, working, dtype, given, shape, reduced, xp)
 
 
-def like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array:
+def checked_like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array:
     """Return a tangent or cotangent, checked: real, of the library and of the given shape."""
     v = _option(name, v, call.arrays.x, call.xp)
     if v is None:
         raise TypeError(f"{name} must be an array of shape {shape}, got None")
-    v = _real(v, call.working, call.arrays.x, call.xp)
+    v = _as_real(v, call.working, call.arrays.x, call.xp)
     if tuple(v.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(v.shape)}")
     return v
@@ -154,10 +163,17 @@ def mapped(f: Callable[[Array], Array], tree: Any) -> Any:
     return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
 
 
+def leaves(tree: Any) -> list[Array]:
+    """Return the arrays of the tuples of tuples."""
+    found: list[Array] = []
+    mapped(found.append, tree)
+    return found
+
+
 def _array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
     """Return an array of the kind, made by NumPy if it was none, and its library."""
     a = value
-    if isinstance(value, (numbers.Number, np.bool, list, tuple)):
+    if isinstance(value, PLAIN):
         try:
             a = np.asarray(value)
         except ValueError as error:
@@ -170,9 +186,15 @@ def _array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
             f"got {type(a).__module__}.{type(a).__qualname__}"
         )
     xp = array_namespace(a)
-    if not _is(a.dtype, kind.dtypes, xp):
+    if not _is_kind(a.dtype, kind.dtypes, xp):
         was = repr(value) if isinstance(value, numbers.Number) else f"dtype {_name(a.dtype)}"
         raise TypeError(f"{name} must be {kind.adjective}, got {was}")
+    if is_torch_array(a) and a.requires_grad:
+        # Its engine would differentiate the formula, which is wrong at ties and infinities.
+        raise TypeError(
+            f"{name} must not require a gradient in PyTorch, whose automatic differentiation "
+            "is not supported: detach it, and call softmaxes.vjp or softmaxes.jvp"
+        )
     return a, xp
 
 
@@ -181,7 +203,7 @@ def _option(name: str, value: Any, x: Array, xp: Namespace, kind: Kind = REAL) -
     if value is None or (isinstance(value, numbers.Real) and kind is REAL):
         return value
     a, own = _array(name, value, kind)
-    if isinstance(value, (numbers.Number, np.bool, list, tuple)):
+    if isinstance(value, PLAIN):
         return xp.asarray(a.tolist(), device=device(x))
     if own is not xp:
         raise TypeError(
@@ -193,7 +215,7 @@ def _option(name: str, value: Any, x: Array, xp: Namespace, kind: Kind = REAL) -
 def _result_dtype(arrays: Iterable[Any], xp: Namespace) -> Any:
     """Return the real floating dtype of the result; Python numbers do not count."""
     dtypes = [a.dtype for a in arrays if a is not None and not isinstance(a, numbers.Real)]
-    real = [d for d in dtypes if _is(d, "real floating", xp)]
+    real = [d for d in dtypes if _is_kind(d, "real floating", xp)]
     default = xpx.default_dtype(xp, "real floating")
     if not real:
         return default
@@ -203,7 +225,7 @@ def _result_dtype(arrays: Iterable[Any], xp: Namespace) -> Any:
         return xp.result_type(*real, *([default] if len(real) < len(dtypes) else []))
 
 
-def _real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
+def _as_real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
     """Return a number or an array as an array of the dtype; None stays None."""
     if isinstance(a, numbers.Real):
         return xp.asarray(float(a), dtype=dtype, device=device(x))
@@ -273,7 +295,7 @@ def _known_to_be_bad(temperature: Any, xp: Namespace) -> bool:
         return False
 
 
-def _is(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:
+def _is_kind(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:
     if _name(dtype).startswith(NARROW):  # NumPy knows some of these only by an extension
         return "real floating" in kind
     try:

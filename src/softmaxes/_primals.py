@@ -2,18 +2,19 @@
 The maths: one short function per formula, in array API operations only.
 
 Every function takes the checked arrays of a call, of which all but `x` may be None, reduces over the
-tuple `axis` and keeps the reduced axes with length 1. Nothing is checked here and no library is
-named; `xp` is the namespace of the arrays.
+tuple `axis`, and where it reduces keeps the axes with length 1. Nothing is checked here and no
+library is named; `xp` is the namespace of the arrays.
 
-With M the maximum of the scores over the support (the entries that `where` keeps and that are not
--inf), every formula is written in
+With M the maximum of the scores over the support (the entries that `where` keeps, that are not -inf
+and whose weight is not 0), every formula is written in
 
     z_i = (x_i - M) / temperature,    e_i = exp(z_i),    S = sum of w_i e_i = near + rest,
 
-where `near` counts the entries with e_i > 1/2 (adds their weights) and `rest` is the sum of e_i - 1
-over these and of e_i over all others. At a dominant entry near = 1, and log1p(rest + (near - 1)) is
-right to its last digits where the logarithm of S, rounded to 1, is 0 [1]_. Among near ties e_i - 1
-is exact and small, and its sum keeps the digits that a sum of numbers close to 1 would drop.
+where `near` is the sum of w_i over the entries with e_i > 1/2, without weights their number, and
+`rest` the sum of w_i (e_i - 1) over these and of w_i e_i over all others. At a dominant entry near
+is 1, and log1p(rest + (near - 1)) is right to its last digits where the logarithm of S, rounded to
+1, is 0 [1]_. Among near ties e_i - 1 is exact and small, and its sum keeps the digits that a sum of
+numbers close to 1 would drop.
 
 References
 ----------
@@ -76,28 +77,27 @@ class _Exponentials(NamedTuple):
 
 def _exponentials(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Exponentials:
     x, temperature = _support(arrays, axis=axis, xp=xp)
-    weights = arrays.weights
-    counted = x if weights is None else xp.where(weights == 0.0, -xp.inf, x)
-    maximum = _maximum(counted, axis=axis, xp=xp)
-    top = (counted == maximum) & (counted > -xp.inf)
+    w = arrays.weights
+    scores = x if w is None else xp.where(w == 0.0, -xp.inf, x)
+    maximum = _maximum(scores, axis=axis, xp=xp)
+    top = (scores == maximum) & (scores > -xp.inf)
 
     z, error = _gaps(x, maximum, temperature, xp=xp)
     z = xp.where(top, -xp.zeros_like(maximum), z)
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.
     e = xp.exp(z) * (1.0 + xp.where(top, 0.0, error))
 
-    is_near = (z > -LOG_2) & (counted > -xp.inf)
-    near = count = _sum(xp.astype(is_near, x.dtype), axis=axis, xp=xp)
+    is_near = (z > -LOG_2) & (scores > -xp.inf)
     terms = xp.where(is_near, e - 1.0, e)
-    outside = counted == -xp.inf
-    if weights is not None:
-        near = _sum(xp.where(is_near, weights, 0.0), axis=axis, xp=xp)
-        terms = xp.where(weights == 0.0, 0.0, weights * terms)
-        outside = outside & ~xp.isfinite(x)
+    near = count = _sum(xp.astype(is_near, x.dtype), axis=axis, xp=xp)
+    if w is not None:
+        near = _sum(xp.where(is_near, w, 0.0), axis=axis, xp=xp)
+        terms = xp.where(w == 0.0, 0.0, w * terms)
     rest = _sum(terms, axis=axis, xp=xp)
 
-    # Beside one +inf nothing counts; for several no limit exists.
-    outside = outside | ((maximum == xp.inf) & ~top)
+    # Beside one +inf nothing counts; for several no limit exists. A finite score of weight 0 has no
+    # part in the sum, but the derivative by its weight is not 0.
+    outside = ((scores == -xp.inf) & ~xp.isfinite(x)) | ((maximum == xp.inf) & ~top)
     undefined = top & (maximum == xp.inf) & (count > 1.0)
     z, e = xp.where(undefined, xp.nan, z), xp.where(undefined, xp.nan, e)
     return _Exponentials(maximum, z, e, near, rest, outside)

@@ -1,11 +1,11 @@
 """
 The derivatives: one rule per formula, under the same name, in array API operations only.
 
-Every rule is a function of the probabilities p = softmax(x), so p (or x, where p is not at hand)
-is all that a backward pass has to keep. The probabilities sum to one, so a constant added to all
-scores changes nothing: J 1 = 0 and 1ᵀ J = 0 for the covariance J = diag(p) - p pᵀ. The rules use
-both exactly. Where one probability exceeds 1/2 they subtract its tangent from all others, and set
-its row to minus the sum of the others. That *centring* is what keeps derivatives relatively
+Every rule is a function of the probabilities p = softmax(x), so p (or x, where p is not at hand) is
+all that a backward pass keeps besides the options. The probabilities sum to one, so a constant
+added to all scores changes nothing: J 1 = 0 and 1ᵀ J = 0 for the covariance J = diag(p) - p pᵀ. The
+rules use both exactly. Where one probability exceeds 1/2 they subtract its tangent from all others,
+and set its row to minus the sum of the others. That *centring* is what keeps derivatives relatively
 accurate at a confident row, where 1 - p rounds to 0.
 
 An entry with p = 0 is multiplied by nothing: whatever the tangent holds there, even NaN, is left
@@ -46,20 +46,19 @@ class Rule(NamedTuple):
 # y = p,    ∂p_i/∂z_j = p_i (δ_ij - p_j),    z = x / temperature
 #
 # With weights, y_i = e_i / Σ w_j e_j, the derivative of logsumexp by w_i. With q_i = w_i y_i,
-#     dy_i = y_i (dz_i - Σ q_j dz_j - Σ y_j dw_j).
+#     dy_i = y_i (dz_i - Σ q_j dz_j) - y_i Σ y_j dw_j.
 
 
 def _softmax_jvp(p: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    dz = _score_tangent(arrays, tangents, axis=axis, xp=xp)
-    if arrays.weights is None:
-        return _covariance(p, dz, axis=axis, xp=xp)
-    shift = _logsumexp_jvp(p, arrays, tangents, axis=axis, xp=xp)
-    p = xp.where(xp.isinf(p), 0.0, p)  # e_i / S overflows only at a weight 0: leave it out
-    return xp.where(p == 0.0, 0.0, p * ((0.0 if dz is None else dz) - shift))
+    dz, dw = _score_tangent(arrays, tangents, axis=axis, xp=xp), tangents.weights
+    p = p if arrays.weights is None else _finite(p, xp=xp)
+    by_z = 0.0 if dz is None else _covariance(p, arrays, dz, axis=axis, xp=xp)
+    by_w = 0.0 if dw is None else p * _sum_where(p != 0.0, p * dw, axis=axis, xp=xp)
+    return by_z - by_w
 
 
 def _softmax_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Namespace) -> Array:
-    return _per_temperature(_covariance(p, u, axis=axis, xp=xp), arrays, xp=xp)
+    return _per_temperature(_covariance(p, arrays, u, axis=axis, xp=xp), arrays, xp=xp)
 
 
 def _softmax_hvp(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
@@ -86,13 +85,13 @@ def _log_softmax_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Name
     u = xp.where(_counted(p, arrays, axis=axis, xp=xp), u, 0.0)
     total = xp.sum(u, axis=axis, keepdims=True)
     g = u - xp.where(p == 0.0, 0.0, p * total)
-    return _per_temperature(_sum_to_zero(p, g, axis=axis, xp=xp), arrays, xp=xp)
+    return _per_temperature(_sum_to_zero(p > 0.5, None, g, axis=axis, xp=xp), arrays, xp=xp)
 
 
 def _log_softmax_hvp(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
     counted = xp.astype(_counted(p, arrays, axis=axis, xp=xp), p.dtype)
     n = xp.sum(xp.broadcast_to(counted, p.shape), axis=axis, keepdims=True)
-    h = _covariance(p, _per_temperature(v, arrays, xp=xp), axis=axis, xp=xp)
+    h = _covariance(p, arrays, _per_temperature(v, arrays, xp=xp), axis=axis, xp=xp)
     return -n * _per_temperature(h, arrays, xp=xp)
 
 
@@ -115,12 +114,11 @@ log_softmax = Rule(
 def _logsumexp_jvp(
     p: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
 ) -> Array:
-    dz = _score_tangent(arrays, tangents, axis=axis, xp=xp)
-    dw = tangents.weights
+    dz, dw = _score_tangent(arrays, tangents, axis=axis, xp=xp), tangents.weights
     q = _weighted(p, arrays, xp=xp)
-    by_x = 0.0 if dz is None else _sum_where(p != 0.0, q * dz, axis=axis, xp=xp)
+    by_z = 0.0 if dz is None else _sum_where(p != 0.0, q * dz, axis=axis, xp=xp)
     by_w = 0.0 if dw is None else _sum_where(p != 0.0, p * dw, axis=axis, xp=xp)
-    return by_x + by_w
+    return by_z + by_w
 
 
 def _logsumexp_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Namespace) -> Array:
@@ -129,17 +127,9 @@ def _logsumexp_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Namesp
 
 
 def _logsumexp_hvp(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
-    if arrays.weights is None:
-        return _covariance(p, v, axis=axis, xp=xp)
-    q = _weighted(p, arrays, xp=xp)
-    mean = _sum_where(p != 0.0, q * v, axis=axis, xp=xp)
-    return xp.where(p == 0.0, 0.0, q * (v - mean))
-
-
-def _weighted(p: Array, arrays: Arrays, *, xp: Namespace) -> Array:
-    w = arrays.weights
-    # Not `w == 0`, which would cut the derivative by w there.
-    return p if w is None else xp.where((p == 0.0) | xp.isinf(p), 0.0, w * p)
+    w = _weights(p, arrays, xp=xp)
+    h = _covariance(p, arrays, v, axis=axis, xp=xp)
+    return h if w is None else w * h
 
 
 logsumexp = Rule(
@@ -150,17 +140,38 @@ logsumexp = Rule(
 # What the rules share -----------------------------------------------------------------------------
 
 
-def _covariance(p: Array, v: Array, *, axis: Axes, xp: Namespace) -> Array:
-    # J = diag(p) - p pᵀ, centred on both sides and so symmetric: its own transpose.
-    v = xp.where(p == 0.0, 0.0, v - _sum_where(p > 0.5, v, axis=axis, xp=xp))
-    g = p * (v - xp.sum(p * v, axis=axis, keepdims=True))
-    return xp.where(p == 0.0, 0.0, _sum_to_zero(p, g, axis=axis, xp=xp))
+def _covariance(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
+    # J = diag(p) - p qᵀ, centred on both sides; without weights q = p, and J is its own transpose.
+    w, q = _weights(p, arrays, xp=xp), _weighted(p, arrays, xp=xp)
+    p = p if w is None else _finite(p, xp=xp)
+    dominant = q > (0.5 if w is None else 0.5 * xp.sum(xp.abs(q), axis=axis, keepdims=True))
+    v = xp.where(p == 0.0, 0.0, v - _sum_where(dominant, v, axis=axis, xp=xp))
+    g = p * (v - xp.sum(q * v, axis=axis, keepdims=True))
+    return xp.where(p == 0.0, 0.0, _sum_to_zero(dominant, w, g, axis=axis, xp=xp))
 
 
-def _sum_to_zero(p: Array, g: Array, *, axis: Axes, xp: Namespace) -> Array:
-    """Set the entry of the dominant probability to minus the sum of the others."""
-    dominant = p > 0.5
-    return xp.where(dominant, -_sum_where(~dominant, g, axis=axis, xp=xp), g)
+def _sum_to_zero(dominant: Array, w: Array, g: Array, *, axis: Axes, xp: Namespace) -> Array:
+    """Set the dominant entry to minus the sum of the others, with weights w or None."""
+    others = _sum_where(~dominant, g if w is None else w * g, axis=axis, xp=xp)
+    return xp.where(dominant, -others if w is None else -others / xp.where(dominant, w, 1.0), g)
+
+
+def _weighted(p: Array, arrays: Arrays, *, xp: Namespace) -> Array:
+    """Return the probabilities q = w p, which sum to 1."""
+    w = _weights(p, arrays, xp=xp)
+    return p if w is None else w * _finite(p, xp=xp)
+
+
+def _weights(p: Array, arrays: Arrays, *, xp: Namespace) -> Array:
+    """Return the weights, 0 where anything may stand, or None."""
+    # Not where w == 0, which would cut the derivative by w there.
+    w = arrays.weights
+    return w if w is None else xp.where((p == 0.0) | xp.isinf(p), 0.0, w)
+
+
+def _finite(p: Array, *, xp: Namespace) -> Array:
+    """Return p, and 0 where it overflows, as it can at an entry of weight 0."""
+    return xp.where(xp.isinf(p), 0.0, p)
 
 
 def _sum_where(mask: Array, a: Array, *, axis: Axes, xp: Namespace) -> Array:
@@ -172,7 +183,7 @@ def _score_tangent(arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespac
     dx, dt = tangents.x, tangents.temperature
     if dt is None:
         return None if dx is None else _per_temperature(dx, arrays, xp=xp)
-    z_dt = _gaps(arrays, axis=axis, xp=xp) * dt
+    z_dt = _scaled_scores(arrays, axis=axis, xp=xp) * dt
     return _per_temperature(-z_dt if dx is None else dx - z_dt, arrays, xp=xp)
 
 
@@ -185,13 +196,13 @@ def _per_temperature(a: Array, arrays: Arrays, *, xp: Namespace) -> Array:
     return xp.where(inside, a / xp.where(inside, t, 1.0), 0.0)
 
 
-def _gaps(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    """Return z = (x - max x) / temperature, 0 at the entries that do not count."""
+def _scaled_scores(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    """Return z, up to a constant for each slice, 0 at the entries that do not count."""
     x = arrays.x
     kept = xp.isfinite(x) if arrays.where is None else xp.isfinite(x) & arrays.where
     x = xp.where(kept, x, 0.0)
     if not any(arrays.temperature.shape[a] > 1 for a in axis):
-        # Any constant may be subtracted; the maximum keeps the products small.
-        lowest = xp.where(kept, x, -xp.finfo(x.dtype).max)
-        x = xp.where(kept, x - xp.max(lowest, axis=axis, keepdims=True), 0.0)
+        # With one temperature any constant may be subtracted; the maximum keeps the products small.
+        candidates = xp.where(kept, x, -xp.finfo(x.dtype).max)
+        x = xp.where(kept, x - xp.max(candidates, axis=axis, keepdims=True), 0.0)
     return _per_temperature(x, arrays, xp=xp)

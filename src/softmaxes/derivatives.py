@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from softmaxes import _functions, _rules
-from softmaxes._arrays import Array, Arrays, Call, checked, device, like
+from softmaxes._arrays import Array, Arrays, Call, checked, checked_like, device
 from softmaxes._backends import apply, evaluate
 
 __all__ = ["hvp", "jacobian", "jvp", "vjp"]
@@ -78,7 +78,7 @@ def jvp(
     0.0 [ 4.24835426e-18 -4.24835426e-18]
     """
     s = _linearised(function, x, rest, options)
-    v = s.in_slices(like("v", v, s.call, s.call.given))
+    v = s.in_slices(checked_like("v", v, s.call, s.call.given))
     dy = evaluate(s.rule.jvp, s.call, s.p, s.call.arrays, Arrays(v))
     return s.y, s.call.shaped(dy, s.y.shape)
 
@@ -148,7 +148,7 @@ def vjp(
     s = _linearised(function, x, rest, options)
 
     def pullback(u: Array) -> Array:
-        u = s.call.xp.reshape(like("u", u, s.call, s.y.shape), s.inner)
+        u = s.call.xp.reshape(checked_like("u", u, s.call, s.y.shape), s.inner)
         return s.as_x(evaluate(s.rule.vjp, s.call, s.p, s.call.arrays, u))
 
     return s.y, pullback
@@ -272,7 +272,7 @@ def hvp(
     [ 0.25 -0.25]
     """
     s = _linearised(function, x, rest, options)
-    v = s.in_slices(like("v", v, s.call, s.call.given))
+    v = s.in_slices(checked_like("v", v, s.call, s.call.given))
     return s.as_x(evaluate(s.rule.hvp, s.call, s.p, s.call.arrays, v))
 
 
@@ -285,29 +285,37 @@ class _Linearised(NamedTuple):
     p: Array
     inner: tuple[int, ...]  # the shape of y that keeps the reduced axes
 
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """The shape of the given x, with as many axes as the checked one."""
+        return (1,) * (len(self.call.shape) - len(self.call.given)) + self.call.given
+
     def in_slices(self, v: Array) -> Array:
         """Return tangents of x, with any axes in front, in the form of the checked x."""
         front = v.shape[: v.ndim - len(self.call.given)]
-        ones = (1,) * (len(self.call.shape) - len(self.call.given))
-        v = self.call.xp.reshape(v, (*front, *ones, *self.call.given))
+        v = self.call.xp.reshape(v, (*front, *self.padded))
         v = self.call.xp.broadcast_to(v, (*front, *self.call.shape))
         return self.call.xp.reshape(v, (*front, *self.call.arrays.x.shape))
 
     def as_x(self, g: Array) -> Array:
         """Return a cotangent of the checked x in the form of the given one."""
         g = self.call.shaped(g, self.call.shape)
-        ones = (1,) * (len(self.call.shape) - len(self.call.given))
-        pairs = enumerate(zip((*ones, *self.call.given), self.call.shape, strict=True))
+        pairs = enumerate(zip(self.padded, self.call.shape, strict=True))
         axes = tuple(a for a, (given, n) in pairs if given == 1 and n != 1)
         return self.call.shaped(self.call.xp.sum(g, axis=axes), self.call.given) if axes else g
 
 
+def _rule_of(function: Any) -> _rules.Rule:
+    for name in _functions.__all__:
+        if function is getattr(_functions, name):
+            rule: _rules.Rule = getattr(_rules, name)
+            return rule
+    known = ", ".join(_functions.__all__)
+    raise TypeError(f"function must be one of {known}, got {function!r}")
+
+
 def _linearised(function: Any, x: Array, rest: tuple[Array, ...], options: Any) -> _Linearised:
-    name = getattr(function, "__name__", "")
-    if name not in _functions.__all__ or function is not getattr(_functions, name):
-        known = ", ".join(_functions.__all__)
-        raise TypeError(f"function must be one of {known}, got {function!r}")
-    rule = getattr(_rules, name)
+    rule = _rule_of(function)
     arguments = inspect.signature(function).bind(x, *rest, **options)
     arguments.apply_defaults()
     call = checked(**arguments.arguments)

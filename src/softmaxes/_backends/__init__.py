@@ -2,7 +2,7 @@
 The seam: what one library needs beyond the array API standard.
 
 `apply` evaluates a function with its derivatives attached, `evaluate` any formula alone. A backend
-knows no function, and its library is imported when the first of its arrays arrives.
+knows no function; that of JAX is imported when the first of its arrays arrives.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from array_api_compat import is_jax_namespace, is_numpy_namespace
-
-from softmaxes._arrays import Array, Call, mapped
+from softmaxes._arrays import Array, Call, is_jax_namespace, is_numpy_namespace, mapped
 from softmaxes._rules import Rule
 
 __all__ = ["apply", "evaluate"]

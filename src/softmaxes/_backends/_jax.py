@@ -2,7 +2,7 @@
 JAX: the rules as `jax.custom_jvp`, compiled once per kind of call.
 
 From the one JVP rule JAX derives reverse mode, higher orders, vmap, linearize and checkpoint. The
-only file that says `import jax`.
+only file, outside the command line, that says `import jax`.
 """
 
 from __future__ import annotations

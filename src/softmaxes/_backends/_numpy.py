@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from softmaxes._arrays import Array, Axes, Call, mapped
+from softmaxes._arrays import Array, Axes, Call, leaves, mapped
 
 __all__ = ["by_rows", "quiet"]
 
@@ -30,19 +30,17 @@ def quiet() -> np.errstate:
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
     k = len(call.axis)
-    leaves: list[Array] = []
-    mapped(leaves.append, arguments)
-    ndim = max(a.ndim for a in leaves)
-    moved = mapped(lambda a: _slices_last(a, call.axis, ndim), arguments)
-    shape = np.broadcast_shapes(*(_slices_last(a, call.axis, ndim).shape for a in leaves))
-    matrices = mapped(lambda a: _matrix(a, shape, k), moved)
+    ndim = max(a.ndim for a in leaves(arguments))
+    moved = mapped(partial(_slices_last, axis=call.axis, ndim=ndim), arguments)
+    shape = np.broadcast_shapes(*(a.shape for a in leaves(moved)))
+    matrices = mapped(partial(_matrix, shape=shape, k=k), moved)
     rows, n = math.prod(shape[:-k]), math.prod(shape[-k:])
 
     step = max(1, TILE // max(n, 1))
     out: Array = None
     for i in range(0, max(rows, 1), step):
         with quiet():
-            tile = mapped(partial(_tile, start=i, stop=i + step, dtype=call.working), matrices)
+            tile = mapped(partial(_tile, call=call, start=i, stop=i + step), matrices)
             y = f(*tile, axis=(-1,), xp=np)
             out = np.empty((rows, y.shape[-1]), call.dtype) if out is None else out
             out[i : i + step] = y
@@ -63,6 +61,6 @@ def _matrix(a: Array, shape: tuple[int, ...], k: int) -> Array:
     return a.reshape(math.prod(batch), math.prod(slices))
 
 
-def _tile(a: Array, start: int, stop: int, dtype: Any) -> Array:
+def _tile(a: Array, call: Call, start: int, stop: int) -> Array:
     part = a if a.shape[0] == 1 else a[start:stop]
-    return np.ascontiguousarray(part, dtype=None if part.dtype == bool else dtype)
+    return np.ascontiguousarray(call.in_working_precision(part))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import jax
@@ -66,7 +65,4 @@ def _hvp(function: Function, x: Array, v: Array, **options: Any) -> Array:
 
 def _double_precision() -> Any:
     # For the length of a with block: the global setting stays as the user has it.
-    home = (
-        jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")
-    )  # before JAX 0.8
-    return home.enable_x64(True)
+    return jax.enable_x64(True)

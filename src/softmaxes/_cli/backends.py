@@ -67,9 +67,8 @@ class Backend:
 
     def array(self, x: object, dtype: str) -> Array:
         """Make an array of the library."""
-        return self.xp.asarray(
-            np.array(x), dtype=self.dtype(dtype)
-        )  # a copy: PyTorch wants its own
+        own = np.array(x)  # a copy: PyTorch warns of an array that it may not write to
+        return self.xp.asarray(own, dtype=self.dtype(dtype))
 
     def numpy(self, y: Array) -> NDArray[np.float64]:
         """Read an array back; every dtype that is measured is exact in float64."""

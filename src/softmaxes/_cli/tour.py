@@ -81,10 +81,10 @@ def _train(training: Digits) -> Iterator[tuple[str, Minimum]]:
         yield library, trainers[library](training.features, targets, PENALTY)
 
 
-TRAINING = f"""\
-Minimises mean -log p(label) + penalty/2 |W|^2, penalty {PENALTY:g}, from W = 0 in float64.
-Every other image trains, the others test: {{}} and {{}} of them.
-Data: {SOURCE}"""
+TRAINING = """\
+Minimises mean -log p(label) + penalty/2 |W|^2, penalty {penalty:g}, from W = 0 in float64.
+Every other image trains, the others test: {training} and {held_out} of them.
+Data: {source}"""
 DERIVATIVES = {"numpy": "sm.vjp, sm.hvp", "jax": "jax.grad, jax.jvp, jax.jit"}
 
 
@@ -102,7 +102,12 @@ def classifiers(minima: Mapping[str, Minimum], training: Digits, held_out: Digit
         (library, DERIVATIVES[library], steps, norm, _accuracy(w, training), _accuracy(w, held_out))
         for library, (w, steps, norm) in minima.items()
     ]
-    text = TRAINING.format(len(training.labels), len(held_out.labels))
+    text = TRAINING.format(
+        penalty=PENALTY,
+        training=len(training.labels),
+        held_out=len(held_out.labels),
+        source=SOURCE,
+    )
     if "jax" not in minima:
         text += "\nJAX is not installed: trained in NumPy alone."
     return Table("training", "A softmax classifier of handwritten digits", columns, rows, text)
