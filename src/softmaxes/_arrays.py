@@ -7,9 +7,11 @@ expected.
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from types import NoneType
 from typing import Any, NamedTuple, TypeAlias
 
 import array_api_extra as xpx
@@ -123,12 +125,14 @@ def checked(
     if temperature is not None and _known_to_be_bad(temperature, xp):
         raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
 
-    dtype = _result_dtype((x, temperature, weights), xp)
+    dtype = _result_dtype(xp, x=x, temperature=temperature, weights=weights)
     working = xp.float32 if _name(dtype).startswith(NARROW) else dtype
+    if isinstance(weights, numbers.Real) and not _fits(weights, xp.finfo(working)):
+        raise ValueError(f"weights must be 0 or a normal {_name(working)} number, got {weights}")
     if not _is_kind(x.dtype, "real floating", xp):
         x = xp.astype(x, working)  # before any subtraction: integers would wrap
-    temperature = _as_real(temperature, working, x, xp)
-    weights = _as_real(weights, working, x, xp)
+    temperature = _as_real("temperature", temperature, working, x, xp)
+    weights = _as_real("weights", weights, working, x, xp)
 
     if weights is not None:
         x = xp.broadcast_to(x, _broadcast("weights", weights, x))
@@ -147,7 +151,7 @@ def checked_like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array
     v = _option(name, v, call.arrays.x, call.xp)
     if v is None:
         raise TypeError(f"{name} must be an array of shape {shape}, got None")
-    v = _as_real(v, call.working, call.arrays.x, call.xp)
+    v = _as_real(name, v, call.working, call.arrays.x, call.xp)
     if tuple(v.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(v.shape)}")
     return v
@@ -172,14 +176,7 @@ def leaves(tree: Any) -> list[Array]:
 
 def _array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
     """Return an array of the kind, made by NumPy if it was none, and its library."""
-    a = value
-    if isinstance(value, PLAIN):
-        try:
-            a = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(
-                f"{name} must be a rectangular sequence of {kind.noun}s: {error}"
-            ) from None
+    a = _made_by_numpy(name, value, kind) if isinstance(value, PLAIN) else value
     if not is_array_api_obj(a) or _name(type(a)) == "MaskedArray":
         raise TypeError(
             f"{name} must be an array, a sequence of {kind.noun}s or a {kind.noun}, "
@@ -187,7 +184,7 @@ def _array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
         )
     xp = array_namespace(a)
     if not _is_kind(a.dtype, kind.dtypes, xp):
-        was = repr(value) if isinstance(value, numbers.Number) else f"dtype {_name(a.dtype)}"
+        was = repr(value) if isinstance(value, (int, float, complex)) else f"dtype {_name(a.dtype)}"
         raise TypeError(f"{name} must be {kind.adjective}, got {was}")
     if is_torch_array(a) and a.requires_grad:
         # Its engine would differentiate the formula, which is wrong at ties and infinities.
@@ -198,11 +195,29 @@ def _array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
     return a, xp
 
 
+def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:
+    try:
+        a = np.asarray(value)
+        if a.dtype == object and all(isinstance(entry, numbers.Real) for entry in a.flat):
+            a = np.asarray(a, dtype=float)  # large integers, fractions
+        return a
+    except OverflowError:
+        raise ValueError(f"{name} must fit in float64, got a number that does not") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be a rectangular sequence of {kind.noun}s: {error}"
+        ) from None
+    except (TypeError, RuntimeError) as error:  # arrays of another library among the entries
+        raise TypeError(f"{name} must be an array or a sequence of {kind.noun}s: {error}") from None
+
+
 def _option(name: str, value: Any, x: Array, xp: Namespace, kind: Kind = REAL) -> Array:
     """Return an array of the library of x, a real number, or None."""
-    if value is None or (isinstance(value, numbers.Real) and kind is REAL):
-        return value
+    if value is None:
+        return None
     a, own = _array(name, value, kind)
+    if isinstance(value, numbers.Real) and kind is REAL:
+        return a.item()
     if isinstance(value, PLAIN):
         return xp.asarray(a.tolist(), device=device(x))
     if own is not xp:
@@ -212,24 +227,32 @@ def _option(name: str, value: Any, x: Array, xp: Namespace, kind: Kind = REAL) -
     return a
 
 
-def _result_dtype(arrays: Iterable[Any], xp: Namespace) -> Any:
+def _result_dtype(xp: Namespace, **arrays: Any) -> Any:
     """Return the real floating dtype of the result; Python numbers do not count."""
-    dtypes = [a.dtype for a in arrays if a is not None and not isinstance(a, numbers.Real)]
-    real = [d for d in dtypes if _is_kind(d, "real floating", xp)]
+    given = {name: a for name, a in arrays.items() if not isinstance(a, (numbers.Real, NoneType))}
+    real = [a for a in given.values() if _is_kind(a.dtype, "real floating", xp)]
     default = xpx.default_dtype(xp, "real floating")
     if not real:
         return default
     try:
-        return xp.result_type(*dtypes)
+        return xp.result_type(*given.values())
     except TypeError:  # integers and floats do not mix in every library
-        return xp.result_type(*real, *([default] if len(real) < len(dtypes) else []))
+        pass
+    try:
+        return xp.result_type(*real, *([default] if len(real) < len(given) else []))
+    except TypeError:
+        dtypes = ", ".join(f"{name} of {_name(a.dtype)}" for name, a in given.items())
+        raise TypeError(f"the arguments must have dtypes that promote, got {dtypes}") from None
 
 
-def _as_real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
+def _as_real(name: str, a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
     """Return a number or an array as an array of the dtype; None stays None."""
-    if isinstance(a, numbers.Real):
+    if a is None:
+        return None
+    with np.errstate(all="ignore"):
+        if not isinstance(a, numbers.Real):
+            return xp.astype(a, dtype, copy=False)
         return xp.asarray(float(a), dtype=dtype, device=device(x))
-    return a if a is None else xp.astype(a, dtype, copy=False)
 
 
 def _axes(axis: Any, ndim: int) -> Axes:
@@ -293,6 +316,11 @@ def _known_to_be_bad(temperature: Any, xp: Namespace) -> bool:
         return not xp.all(temperature >= 0)
     except TypeError:  # traced by a compiler
         return False
+
+
+def _fits(number: Any, limits: Any) -> bool:
+    size = abs(float(number))
+    return not 0.0 < size < float(limits.smallest_normal) and not limits.max < size < math.inf
 
 
 def _is_kind(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from softmaxes import _functions, _rules
-from softmaxes._arrays import Array, Arrays, Call, checked, checked_like, device
+from softmaxes._arrays import Array, Arrays, Call, checked, checked_like, device, mapped
 from softmaxes._backends import apply, evaluate
 
 __all__ = ["hvp", "jacobian", "jvp", "vjp"]
@@ -82,7 +83,7 @@ def jvp(
     """
     s = _linearised(function, x, rest, options)
     v = s.in_slices(checked_like("v", v, s.call, s.call.given))
-    dy = evaluate(s.rule.jvp, s.call, s.p, s.call.arrays, Arrays(v))
+    dy = evaluate(s.rule.jvp, s.call, s.p, None, s.call.arrays, Arrays(v))
     return s.y, s.call.shaped(dy, s.y.shape)
 
 
@@ -152,10 +153,13 @@ def vjp(
     [-4.1223074e-09  2.0611537e-09  2.0611537e-09]
     """
     s = _linearised(function, x, rest, options)
+    # Copies, since the caller may write into the value or the options before pulling back.
+    own = partial(s.call.xp.asarray, copy=True)
+    p, arrays = mapped(own, (s.p, s.call.arrays._replace(x=None)))
 
     def pullback(u: Array) -> Array:
         u = s.call.xp.reshape(checked_like("u", u, s.call, s.y.shape), s.inner)
-        return s.as_x(evaluate(s.rule.vjp, s.call, s.p, s.call.arrays, u))
+        return s.as_x(evaluate(s.rule.vjp, s.call, p, arrays, u))
 
     return s.y, pullback
 
@@ -219,7 +223,7 @@ def jacobian(function: Callable[..., Array], x: Array, /, *rest: Array, **option
     size = math.prod(given)
     basis = xp.eye(size, dtype=s.call.working, device=device(arrays.x))
     v = s.in_slices(xp.reshape(basis, (size, *given)))
-    columns = evaluate(s.rule.jvp, s.call, s.p, arrays, Arrays(v))
+    columns = evaluate(s.rule.jvp, s.call, s.p, None, arrays, Arrays(v))
     columns = xp.moveaxis(xp.reshape(columns, (size, *s.y.shape)), 0, -1)
     return s.call.shaped(columns, (*s.y.shape, *given))
 
@@ -315,7 +319,7 @@ class _Linearised(NamedTuple):
         g = self.call.shaped(g, self.call.shape)
         pairs = enumerate(zip(self.padded, self.call.shape, strict=True))
         axes = tuple(a for a, (given, n) in pairs if given == 1 and n != 1)
-        return self.call.shaped(self.call.xp.sum(g, axis=axes), self.call.given) if axes else g
+        return self.call.shaped(self.call.xp.sum(g, axis=axes) if axes else g, self.call.given)
 
 
 def _rule_of(function: Any) -> _rules.Rule:
