@@ -55,8 +55,8 @@ def softmax(
 
     Notes
     -----
-    Relatively accurate in every entry, however small (on JAX down to ``16 * n * tiny``, with tiny
-    the smallest normal number), within 8 ulp of the exact result; float16 and bfloat16 are computed
+    Within 8 ulp of the exact result in every entry, however small (on JAX, which takes subnormal
+    numbers for 0, ``n`` times the smallest normal number more); float16 and bfloat16 are computed
     in float32 and rounded once. The maximum is subtracted first [1]_. The Jacobian is
     :math:`(\operatorname{diag}(p) - p p^\top) / \tau`; its rows sum to 0.
 
@@ -232,11 +232,9 @@ def logsumexp(
     Notes
     -----
     Without weights, the error is at most 6 ulp of the larger of ``abs(max(x))`` and ``abs(y)``; no
-    relative accuracy is possible where the two nearly cancel. With positive weights,
-    ``abs(log(w))`` counts beside them, and a weight below tiny times the largest, tiny the smallest
-    normal number, may be taken for 0. With weights of both signs the sum may cancel, and there is
-    no bound. Float16 and bfloat16 are computed in float32 and rounded once. The maximum is
-    subtracted first [1]_.
+    relative accuracy is possible where the two nearly cancel. With positive weights, 1 counts
+    beside them; with weights of both signs the sum may cancel, and there is no bound. Float16 and
+    bfloat16 are computed in float32 and rounded once. The maximum is subtracted first [1]_.
 
     Without weights, the gradient by `x` is :math:`p = \operatorname{softmax}(x)` and the Hessian
     :math:`\operatorname{diag}(p) - p p^\top`; with them, the gradient is
@@ -244,8 +242,8 @@ def logsumexp(
     gradient by `weights` is :math:`e^{x_i - y}`.
 
     The sum over nothing (no entry, all masked, all -inf) is 0 and its logarithm -inf, with
-    derivative 0. One or several ``+inf`` give +inf, or NaN where the sum of their weights is not
-    positive. A NaN makes its own slice NaN. A 0-d `x` is returned, plus log w with a weight.
+    derivative 0. One or several ``+inf`` give +inf, or NaN where one of them has a negative
+    weight. A NaN makes its own slice NaN. A 0-d `x` is returned, plus log w with a weight.
 
     References
     ----------
