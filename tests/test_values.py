@@ -92,11 +92,12 @@ def test_a_temperature_for_each_entry_costs_no_accuracy(backend, scale, dtype):
         assert ulps(y, exact, dtype, flush=50) <= BUDGETS[function.__name__]
 
 
-WEIGHTS = {  # the scale of the scores, and of the logarithms of the weights
-    "alike": (3, 1),
-    "means of small scores": (1e-4, 0),
-    "far apart": (30, 20),
-    "against the scores": (40, -40),
+WEIGHTS = {  # the scale of the scores, that of the logarithms of the weights, and a common factor
+    "alike": (3, 1, 1),
+    "means of small scores": (1e-4, 0, 1 / 50),
+    "small": (1, 1, 1e-7),
+    "far apart": (30, 20, 1),
+    "against the scores": (40, -40, 1),
 }
 
 
@@ -104,11 +105,11 @@ WEIGHTS = {  # the scale of the scores, and of the logarithms of the weights
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_cost_no_accuracy(backend, name, dtype):
     rng = np.random.default_rng(11)
-    scale, spread = WEIGHTS[name]
+    scale, spread, factor = WEIGHTS[name]
     normal = rng.standard_normal(50)
     x = (scale * normal).astype(dtype)
-    w = np.exp(spread * (normal if spread < 0 else rng.standard_normal(50))).astype(dtype)
-    w = (w / 50).astype(dtype) if spread == 0 else w
+    logarithm = spread * (normal if spread < 0 else rng.standard_normal(50))
+    w = (factor * np.exp(logarithm)).astype(dtype)
     y, p = weighted(x, w)
     arrays = backend.asarray(x, dtype), backend.asarray(w, dtype)
     found = backend.run(lambda x, w: sm.logsumexp(x, weights=w), *arrays)
