@@ -122,24 +122,16 @@ def checked(
     where = _option("where", where, x, xp, BOOLEAN)
     temperature = _option("temperature", temperature, x, xp)
     weights = _option("weights", weights, x, xp)
-    if temperature is not None and _known_to_be_bad(temperature, xp):
-        raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
-
     dtype = _result_dtype(xp, x=x, temperature=temperature, weights=weights)
     working = xp.float32 if _name(dtype).startswith(NARROW) else dtype
-    if isinstance(weights, numbers.Real) and not _fits(weights, xp.finfo(working)):
-        raise ValueError(f"weights must be 0 or a normal {_name(working)} number, got {weights}")
-    if not _is_kind(x.dtype, "real floating", xp):
-        x = xp.astype(x, working)  # before any subtraction: integers would wrap
-    temperature = _as_real("temperature", temperature, working, x, xp)
-    weights = _as_real("weights", weights, working, x, xp)
-
+    arrays = _promoted(Arrays(x, where, temperature, weights), working, xp)
+    x = arrays.x
     if weights is not None:
-        x = xp.broadcast_to(x, _broadcast("weights", weights, x))
+        x = xp.broadcast_to(x, _broadcast("weights", arrays.weights, x))
     axes, shape = _axes(axis, x.ndim), tuple(x.shape)
     reduced = _reduced(shape, axes, keepdims)
-    options = {"where": where, "temperature": temperature, "weights": weights}
-    arrays = Arrays(x, **{name: _fitting(name, a, x, xp) for name, a in options.items()})
+    options = zip(Arrays._fields[1:], arrays[1:], strict=True)
+    arrays = Arrays(x, *(_fitting(name, a, x, xp) for name, a in options))
     if not axes:  # every entry is a slice of its own, as is a scalar
         arrays = Arrays(*(a if a is None else xp.reshape(a, (*a.shape, 1)) for a in arrays))
         axes = (-1,)
@@ -151,7 +143,7 @@ def checked_like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array
     v = _option(name, v, call.arrays.x, call.xp)
     if v is None:
         raise TypeError(f"{name} must be an array of shape {shape}, got None")
-    v = _as_real(name, v, call.working, call.arrays.x, call.xp)
+    v = _as_real(v, call.working, call.arrays.x, call.xp)
     if tuple(v.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(v.shape)}")
     return v
@@ -227,6 +219,19 @@ def _option(name: str, value: Any, x: Array, xp: Namespace, kind: Kind = REAL) -
     return a
 
 
+def _promoted(arrays: Arrays, dtype: Any, xp: Namespace) -> Arrays:
+    """Return arrays of the dtype; x only where it is not floating, for a narrow one is kept."""
+    x, where, temperature, weights = arrays
+    if temperature is not None and _known_to_be_bad(temperature, xp):
+        raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
+    if isinstance(weights, numbers.Real) and not _fits(weights, xp.finfo(dtype)):
+        raise ValueError(f"weights must be 0 or a normal {_name(dtype)} number, got {weights}")
+    if not _is_kind(x.dtype, "real floating", xp):
+        x = xp.astype(x, dtype)  # before any subtraction: integers would wrap
+    temperature, weights = (_as_real(a, dtype, x, xp) for a in (temperature, weights))
+    return Arrays(x, where, temperature, weights)
+
+
 def _result_dtype(xp: Namespace, **arrays: Any) -> Any:
     """Return the real floating dtype of the result; Python numbers do not count."""
     given = {name: a for name, a in arrays.items() if not isinstance(a, (numbers.Real, NoneType))}
@@ -245,7 +250,7 @@ def _result_dtype(xp: Namespace, **arrays: Any) -> Any:
         raise TypeError(f"the arguments must have dtypes that promote, got {dtypes}") from None
 
 
-def _as_real(name: str, a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
+def _as_real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
     """Return a number or an array as an array of the dtype; None stays None."""
     if a is None:
         return None

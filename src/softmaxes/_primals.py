@@ -78,12 +78,8 @@ class _Terms(NamedTuple):
 
 def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     x, low, temperature = _support(arrays, axis=axis, xp=xp)
-    w, scores = arrays.weights, x
-    if w is None:
-        maximum = _maximum(x, axis=axis, xp=xp)
-    else:
-        x, w, scores = _infinite_weights(x, w, xp=xp)
-        maximum = _weighted_maximum(scores, w, axis=axis, xp=xp)
+    x, w, scores = _finite_weights(x, arrays.weights, xp=xp)
+    maximum = _shift(scores, w, axis=axis, xp=xp)
     top = (scores == maximum) & (scores > -xp.inf)
     outside = (scores == -xp.inf) | ((maximum == xp.inf) & ~top)  # nothing counts beside +inf
 
@@ -94,11 +90,7 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     error = xp.where(~top & (xp.abs(error) < 1.0), error, 0.0)  # NaN where z is infinite
 
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.
-    if w is None:
-        terms = xp.exp(z) * (1.0 + error)
-    else:  # a large weight and a small exponential, or the reverse, meet halfway
-        half = xp.exp(0.5 * z)
-        terms = xp.where(scores == -xp.inf, 0.0, (w * half) * half * (1.0 + error))
+    terms = (xp.exp(z) if w is None else _weighted_exp(z, w, scores, xp=xp)) * (1.0 + error)
     is_near = terms > 0.5
     near = _sum(xp.astype(is_near, x.dtype), axis=axis, xp=xp)
     rest = _sum(xp.where(is_near, terms - 1.0, terms), axis=axis, xp=xp)
@@ -106,6 +98,11 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     undefined = top & (maximum == xp.inf) & (near - rest > 1.0)  # no limit for several +inf
     z, terms = xp.where(undefined, xp.nan, z), xp.where(undefined, xp.nan, terms)
     return _Terms(maximum, z, error, terms, near, rest, outside)
+
+
+def _weighted_exp(z: Array, w: Array, scores: Array, *, xp: Namespace) -> Array:
+    half = xp.exp(0.5 * z)  # so that a large weight and a small exponential meet halfway
+    return xp.where(scores == -xp.inf, 0.0, (w * half) * half)
 
 
 def _support(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array, Array]:
@@ -142,20 +139,24 @@ def _common_temperature(
     return xp.where(divided, quotient, x), low, xp.where(common, lowest, 1.0)
 
 
-def _infinite_weights(x: Array, w: Array, *, xp: Namespace) -> tuple[Array, Array, Array]:
+def _finite_weights(x: Array, w: Array, *, xp: Namespace) -> tuple[Array, Array, Array]:
     """Return scores and finite weights, an infinite weight as an infinite score, and the support."""
+    if w is None:
+        return x, None, x
     infinite = (xp.abs(w) == xp.inf) & (x > -xp.inf)
     x = xp.where(infinite, xp.inf, x)
     w = xp.where(x == xp.inf, xp.sign(w), w)
     return x, w, xp.where(w == 0.0, -xp.inf, x)
 
 
-def _weighted_maximum(scores: Array, w: Array, *, axis: Axes, xp: Namespace) -> Array:
+def _shift(scores: Array, w: Array, *, axis: Axes, xp: Namespace) -> Array:
     """Return the maximum of the scores, or of score + log |w| where the two are far apart."""
     maximum = _maximum(scores, axis=axis, xp=xp)
+    if w is None:
+        return maximum
     keys = xp.where(scores == -xp.inf, -xp.inf, scores + xp.log(xp.abs(w)))
     largest = _maximum(keys, axis=axis, xp=xp)
-    # exp(30) is within the range of every dtype, and log1p exact to the same digits up to it.
+    # exp(30) is within the range of every dtype, and the logarithm of a sum up to it exact enough.
     return xp.where(xp.abs(largest - maximum) > 30.0, largest, maximum)
 
 
