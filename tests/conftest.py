@@ -39,6 +39,7 @@ class Backend:
     to_numpy: Callable[[Any], np.ndarray] = np.asarray
     has_float16: bool = True
     has_bfloat16: bool = True
+    default: str = "float64"  # the dtype that integers become
     autodiff: Any = None  # the module of jax.grad and its kin, where they apply
     traced: bool = False  # values are not known when the function runs
     flags: Any = field(default_factory=nullcontext)
@@ -57,6 +58,21 @@ class Backend:
         The arrays of the library among the arguments are traced; everything else is static.
         """
         return self.call(function, *args, **options)
+
+
+class _Unwarned:
+    """Compute in this thread, without the warnings of NumPy, which appear after the function has returned."""
+
+    def __enter__(self):
+        import dask
+
+        self.settings = dask.config.set(scheduler="synchronous"), np.errstate(all="ignore")
+        for setting in self.settings:
+            setting.__enter__()
+
+    def __exit__(self, *error):
+        for setting in self.settings:
+            setting.__exit__(*error)
 
 
 def _readonly(a):
@@ -120,13 +136,11 @@ def backend_named(name):
     if library == "torch":
         import torch
 
-        return Backend(
-            name, torch, torch.from_numpy, to_numpy=lambda a: a.numpy(), has_bfloat16=False
-        )
+        return Backend(name, torch, torch.from_numpy, has_bfloat16=False, default="float32")
     if library == "dask":
         import dask.array as xp
 
-        return Backend(name, xp, xp.asarray, traced=True)
+        return Backend(name, xp, xp.asarray, has_bfloat16=False, traced=True, flags=_Unwarned())
     pytest.fail(f"SOFTMAXES_TEST_BACKENDS names {library!r}, expected some of {', '.join(MODULES)}")
 
 

@@ -272,7 +272,13 @@ def test_every_library_hears_the_same(backend, function):
     )
 
 
-NAMES = {"numpy": "numpy", "strict": "array_api_strict", "jax": "jax.numpy"}
+NAMES = {
+    "numpy": "numpy",
+    "strict": "array_api_strict",
+    "jax": "jax.numpy",
+    "torch": "torch",
+    "dask": "dask.array",
+}
 
 
 @pytest.mark.parametrize("option", ["where", "temperature", "weights", "v"])

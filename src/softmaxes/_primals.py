@@ -212,7 +212,7 @@ def _split(a: Array, *, xp: Namespace) -> tuple[Array, Array]:
 
 def _maximum(x: Array, *, axis: Axes, xp: Namespace) -> Array:
     """Return the maximum, -inf over nothing."""
-    if any(x.shape[a] == 0 for a in axis):
+    if 0 in x.shape:
         kept = {a % x.ndim for a in axis}
         shape = tuple(1 if a in kept else n for a, n in enumerate(x.shape))
         return xp.full(shape, -xp.inf, dtype=x.dtype, device=device(x))
