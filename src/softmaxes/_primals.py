@@ -45,13 +45,12 @@ def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     s = _terms(arrays, axis=axis, xp=xp)
     log_sum = xp.log1p(s.rest + (s.near - 1.0))
-    limit = s.maximum  # where there is nothing finite to shift by: -inf, +inf or NaN
     if arrays.weights is not None:
         # A weighted sum may be far below 1, where S - 1 cancels, and may be negative: NaN.
         total = s.near + s.rest
         log_sum = xp.where(total < 0.5, xp.log(total), log_sum)
-        limit = xp.where((limit == xp.inf) & (s.rest < 0.0), xp.nan, limit)
-    return xp.where(xp.isfinite(s.maximum), s.maximum + log_sum, limit)
+        log_sum = xp.where((s.maximum == xp.inf) & (s.rest < 0.0), xp.nan, log_sum)
+    return s.maximum + log_sum
 
 
 def density(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
