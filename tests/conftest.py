@@ -6,6 +6,7 @@ must be there. Without it, every one of the first three that is installed is tes
 """
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,6 +17,11 @@ from typing import Any
 import ml_dtypes  # noqa: F401, teaches NumPy the name "bfloat16"
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, however slow the machine.
+settings.register_profile("softmaxes", deadline=None, derandomize=True)
+settings.load_profile("softmaxes")
 
 MODULES = {
     "numpy": "numpy",
@@ -163,6 +169,14 @@ def backend(request):
     backend = backend_named(request.param)
     with backend.flags:
         yield backend
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_functions():
+    """Give back, after each file, the memory of what JAX has compiled."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture
