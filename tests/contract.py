@@ -254,6 +254,9 @@ CONTRACT = {
     "infinite weight on -inf": Row(
         [-INF, 2], logsumexp=Expected(2, [0, 1], np.zeros((2, 2))), options={"weights": [INF, 1]}
     ),
+    "weights of both signs on +inf": Row(
+        [INF, INF, INF], logsumexp=Expected(NAN), options={"weights": [1, 1, -1]}
+    ),
     "negative weight on +inf": Row([1, INF], logsumexp=Expected(NAN), options={"weights": [1, -3]}),
     "weights, NaN": UNKNOWN._replace(softmax=None, log_softmax=None, options={"weights": [1, 3]}),
     "weight NaN": UNKNOWN._replace(
