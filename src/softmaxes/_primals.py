@@ -79,8 +79,7 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     x, low, temperature = _support(arrays, axis=axis, xp=xp)
     x, w, scores = _finite_weights(x, arrays.weights, xp=xp)
     maximum = _shift(scores, w, axis=axis, xp=xp)
-    top = (scores == maximum) & (scores > -xp.inf)
-    outside = (scores == -xp.inf) | ((maximum == xp.inf) & ~top)  # nothing counts beside +inf
+    top = scores == maximum
 
     z, error = _gaps(x, maximum, temperature, xp=xp)
     if low is not None:
@@ -96,7 +95,7 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
 
     undefined = top & (maximum == xp.inf) & (near - rest > 1.0)  # no limit for several +inf
     z, terms = xp.where(undefined, xp.nan, z), xp.where(undefined, xp.nan, terms)
-    return _Terms(maximum, z, error, terms, near, rest, outside)
+    return _Terms(maximum, z, error, terms, near, rest, outside=scores == -xp.inf)
 
 
 def _weighted_exp(z: Array, w: Array, scores: Array, *, xp: Namespace) -> Array:
