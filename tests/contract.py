@@ -244,6 +244,11 @@ CONTRACT = {
     "weights, one +inf": ONE_INF._replace(
         softmax=None, log_softmax=None, options={"weights": [1, 3]}
     ),
+    "weights, two +inf": Row(
+        [INF, INF],
+        logsumexp=Expected(INF, [NAN, NAN], np.full((2, 2), NAN)),
+        options={"weights": [0.25, 0.5]},
+    ),
     "weights of both signs": SIGNED,
     "weights of both signs, masked NaN": masked(NAN, SIGNED),
     "weights that cancel": Row([2, 2], logsumexp=Expected(-INF), options={"weights": [1, -1]}),

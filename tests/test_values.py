@@ -102,6 +102,8 @@ WEIGHTS = {  # the scale of the scores, that of the logarithms of the weights, a
     "small": (1, 1, 1e-7),
     "far apart": (30, 20, 1),
     "against the scores": (40, -40, 1),
+    "against the small scores": (25, -17, 1),
+    "of an overflowing sum": (1, 0.1, None),
 }
 
 
@@ -113,6 +115,7 @@ def test_weights_cost_no_accuracy(backend, name, dtype):
     normal = rng.standard_normal(50)
     x = (scale * normal).astype(dtype)
     logarithm = spread * (normal if spread < 0 else rng.standard_normal(50))
+    factor = factor or np.finfo(dtype).max / 10
     w = (factor * np.exp(logarithm)).astype(dtype)
     y, p = weighted(x, w)
     arrays = backend.asarray(x, dtype), backend.asarray(w, dtype)
@@ -122,6 +125,32 @@ def test_weights_cost_no_accuracy(backend, name, dtype):
     assert ulps(found, [y], dtype, scale=scale) <= BUDGETS["logsumexp"]
     gradient = backend.run(weighted_gradient, *arrays)
     assert ulps(gradient, p, dtype, flush=50) <= BUDGETS["logsumexp gradient"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_mean_of_many_exponentials_costs_no_accuracy(backend, dtype):
+    n, w = 100_000, np.dtype(dtype).type(1e-5)
+    with mpmath.workdps(50):
+        exact = mpmath.mpf(0.5) + mpmath.log(n * mpmath.mpf(float(w)))
+    x = backend.asarray(np.full(n, 0.5), dtype)
+    y = backend.run(sm.logsumexp, x, weights=float(w))
+    assert ulps(y, [exact], dtype, scale=1.0) <= BUDGETS["logsumexp"]
+
+
+def test_subnormal_scores_have_a_subnormal_temperature():
+    tiny = 5e-324  # the smallest number
+    p = sm.softmax([0.0, 3 * tiny], temperature=tiny)
+    np.testing.assert_array_max_ulp(p, sm.softmax([0.0, 3.0]), 4)
+
+
+def test_temperatures_of_one_slice_may_be_0(backend):
+    for x, t, plain in (
+        ([0, 1], [0, 1], [0, 1]),  # 0 / 0 is 0
+        ([-np.inf, 1, 2], [1, 0, 0], [-np.inf, 0, np.inf]),  # -inf has no say in what is common
+    ):
+        expected = sm.softmax(np.array(plain, dtype=float))
+        p = backend.run(sm.softmax, backend.asarray(x), temperature=backend.asarray(t))
+        np.testing.assert_array_max_ulp(np.asarray(p), expected, 4)
 
 
 def weighted_gradient(x, w):

@@ -85,7 +85,7 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     if low is not None:
         error = error + (low - _maximum(xp.where(top, low, -xp.inf), axis=axis, xp=xp))
     z = xp.where(top, -xp.zeros_like(maximum), z)
-    error = xp.where(~top & (xp.abs(error) < 1.0), error, 0.0)  # NaN where z is infinite
+    error = xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where z is infinite
 
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.
     terms = (xp.exp(z) if w is None else _weighted_exp(z, w, scores, xp=xp)) * (1.0 + error)
@@ -110,8 +110,7 @@ def _support(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array
         x = xp.where(where, x, -xp.inf)
     if temperature is None:
         return x, None, None
-    # No softmax has a negative temperature; but -0.0 is not negative.
-    temperature = xp.where(temperature >= 0.0, xp.abs(temperature), xp.nan)
+    # No softmax has a negative temperature.
     x = xp.where((temperature >= 0.0) | (x == -xp.inf), x, xp.nan)
     if any(temperature.shape[a] > 1 for a in axis):
         return _common_temperature(x, temperature, axis=axis, xp=xp)
