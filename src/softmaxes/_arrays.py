@@ -33,12 +33,16 @@ __all__ = [
     "Call",
     "Namespace",
     "checked",
+    "checked_alike",
     "checked_like",
+    "checked_slices",
+    "checked_values",
     "device",
     "is_jax_namespace",
     "is_numpy_namespace",
     "leaves",
     "mapped",
+    "zeros",
 ]
 
 Array: TypeAlias = Any  # the array libraries have no common type yet
@@ -124,7 +128,7 @@ def checked(
         raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
 
     dtype = _result_dtype((x, temperature, weights), xp)
-    working = xp.float32 if _name(dtype).startswith(NARROW) else dtype
+    working = _working(dtype, xp)
     if not _is_kind(x.dtype, "real floating", xp):
         x = xp.astype(x, working)  # before any subtraction: integers would wrap
     temperature = _as_real(temperature, working, x, xp)
@@ -151,6 +155,73 @@ def checked_like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array
     if tuple(v.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(v.shape)}")
     return v
+
+
+def checked_values(values: Any, call: Call) -> tuple[Call, Array]:
+    """
+    Return the call in a dtype that holds the values too, and these, checked, in the form of its x.
+
+    Values have the shape of x, or broadcast to it, and may have more axes in front.
+    """
+    x, xp = call.arrays.x, call.xp
+    values = _option("values", values, x, xp)
+    working = _working(_result_dtype((x, values), xp), xp)
+    values = _as_real(values, working, x, xp)
+    n = len(call.shape)
+    if not _fits(tuple(values.shape)[max(0, values.ndim - n) :], call.shape):
+        shapes = f"{tuple(values.shape)} does not broadcast to x of shape {call.shape}"
+        raise ValueError(f"values of shape {shapes}, nor do its last {n} axes")
+    shape = (1,) * (n - values.ndim) + tuple(values.shape) + (1,) * (x.ndim - n)
+    return call._replace(working=working), xp.reshape(values, shape)
+
+
+def checked_slices(name: str, tree: Any, call: Call) -> tuple[Call, Any]:
+    """Return the call in a dtype that holds the tuple of arrays too, and these in slices of its x."""
+    x, xp = call.arrays.x, call.xp
+    tree = mapped(lambda leaf: _option(name, _array(name, leaf)[0], x, xp), tree)
+    shape = tuple(np.broadcast_shapes(*(tuple(a.shape) for a in leaves(tree))))
+    if len(shape) > len(call.reduced) or not _fits(shape, call.reduced):
+        axes = f"x of shape {call.shape} has slices of shape {call.reduced}"
+        raise ValueError(f"{name} of shape {shape} does not fit: {axes}")
+    working = _working(_result_dtype((x, *leaves(tree)), xp), xp)
+    kept = tuple(1 if i - x.ndim in call.axis else n for i, n in enumerate(x.shape))
+
+    def in_slices(a: Array) -> Array:
+        return xp.reshape(xp.broadcast_to(a, call.reduced), kept)
+
+    return call._replace(working=working), mapped(in_slices, tree)
+
+
+def checked_alike(**trees: Any) -> tuple[list[Any], Namespace]:
+    """Return tuples of arrays, in one dtype to compute in, that fit and are of one library."""
+    found = {name: [_array(name, leaf) for leaf in leaves(tree)] for name, tree in trees.items()}
+    (first, ((_, xp), *_)), *_ = found.items()
+    for name, pairs in found.items():
+        if any(own is not xp for _, own in pairs):
+            others = " and ".join(_library(own) for own in (xp, pairs[0][1]))
+            raise TypeError(f"{first} and {name} must be arrays of one library, got {others}")
+    shapes = {name: [tuple(a.shape) for a, _ in pairs] for name, pairs in found.items()}
+    try:
+        np.broadcast_shapes(*(shape for of_one in shapes.values() for shape in of_one))
+    except ValueError:
+        were = " and ".join(f"{name} of shape {of_one[0]}" for name, of_one in shapes.items())
+        raise ValueError(f"{were} do not broadcast") from None
+    working = _working(_result_dtype((a for pairs in found.values() for a, _ in pairs), xp), xp)
+
+    def alike(a: Array) -> Array:
+        return xp.astype(xp.asarray(a), working, copy=False)
+
+    return [mapped(alike, tree) for tree in trees.values()], xp
+
+
+def zeros(shape: Any, *, dtype: Any, device: Any, xp: Any) -> Array:
+    """Return zeros of a library, NumPy by default, in a dtype to compute in, float32 by default."""
+    xp = np if xp is None else xp
+    dtype = xp.float32 if dtype is None else _working(dtype, xp)
+    a = xp.zeros(shape, dtype=dtype, device=device)
+    if not _is_kind(a.dtype, "real floating", array_namespace(a)):
+        raise TypeError(f"dtype must be a real floating dtype, got {_name(a.dtype)}")
+    return a
 
 
 def mapped(f: Callable[[Array], Array], tree: Any) -> Any:
@@ -225,6 +296,11 @@ def _result_dtype(arrays: Iterable[Any], xp: Namespace) -> Any:
         return xp.result_type(*real, *([default] if len(real) < len(dtypes) else []))
 
 
+def _working(dtype: Any, xp: Namespace) -> Any:
+    """Return the dtype to compute in for a result of the dtype."""
+    return xp.float32 if _name(dtype).startswith(NARROW) else dtype
+
+
 def _as_real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
     """Return a number or an array as an array of the dtype; None stays None."""
     if isinstance(a, numbers.Real):
@@ -265,6 +341,14 @@ def _broadcast(name: str, a: Array, x: Array) -> tuple[int, ...]:
         return tuple(np.broadcast_shapes(tuple(a.shape), tuple(x.shape)))
     except ValueError:
         raise _misfit(name, a, x) from None
+
+
+def _fits(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Tell whether a shape broadcasts to another."""
+    try:
+        return bool(np.broadcast_shapes(shape, to) == to)
+    except ValueError:
+        return False
 
 
 def _fitting(name: str, a: Array, x: Array, xp: Namespace) -> Array:

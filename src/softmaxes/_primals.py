@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from softmaxes._arrays import Array, Arrays, Axes, Namespace, device
 
-__all__ = ["log_softmax", "logsumexp", "softmax"]
+__all__ = ["excess", "log_softmax", "logsumexp", "maximum", "softmax"]
 
 LOG_2 = math.log(2.0)
 
@@ -48,13 +48,13 @@ def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
     s = _exponentials(arrays, axis=axis, xp=xp)
-    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.rest + (s.near - 1.0)))
+    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.excess))
 
 
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     arrays, scale = _unit_weights(arrays, axis=axis, xp=xp)
     s = _exponentials(arrays, axis=axis, xp=xp)
-    log_sum = xp.log1p(s.rest + (s.near - 1.0))
+    log_sum = xp.log1p(s.excess)
     limit = s.maximum  # where there is nothing finite to shift by: -inf, +inf or NaN
     if scale is not None:
         # A weighted sum may be far below 1, where S - 1 cancels, and may be negative: NaN.
@@ -62,6 +62,15 @@ def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
         log_sum = xp.where(total < 0.5, xp.log(total), log_sum) + xp.log(scale)
         limit = xp.where((limit == xp.inf) & ~(s.near > 0), xp.nan, limit)
     return xp.where(xp.isfinite(s.maximum), s.maximum + log_sum, limit)
+
+
+def maximum(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    x, _ = _support(arrays, axis=axis, xp=xp)
+    return _maximum(x, axis=axis, xp=xp)
+
+
+def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    return _exponentials(arrays, axis=axis, xp=xp).excess
 
 
 class _Exponentials(NamedTuple):
@@ -73,6 +82,11 @@ class _Exponentials(NamedTuple):
     near: Array
     rest: Array
     outside: Array
+
+    @property
+    def excess(self) -> Array:
+        """S - 1, by which S exceeds the maximum alone."""
+        return self.rest + (self.near - 1.0)
 
 
 def _exponentials(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Exponentials:
@@ -127,14 +141,19 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
     if temperature is not None:
         # Halves of both keep x - M from overflowing where the quotient does not.
         x, shift, half = x * 0.5, shift * 0.5, temperature * 0.5
-    z = x - shift
-    b = z - x
-    error = (x - (z - b)) - (shift + b)  # Knuth's TwoSum: z + error = x - shift exactly
+    z, error = _two_sum(x, -shift)
     if temperature is not None:
         gap, z = z, xp.where(z == -xp.inf, z, z / half)
         error = (_remainder(gap, z, half, xp=xp) + error) / half
     z = xp.where(maximum == xp.inf, -xp.inf, z)
     return z, xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where z is infinite
+
+
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return a + b rounded, and the rounding error exactly (Knuth's TwoSum)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 def _remainder(a: Array, q: Array, b: Array, *, xp: Namespace) -> Array:

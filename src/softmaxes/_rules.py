@@ -20,7 +20,7 @@ from typing import NamedTuple
 from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Axes, Namespace
 
-__all__ = ["Rule", "log_softmax", "logsumexp", "softmax"]
+__all__ = ["Rule", "excess", "log_softmax", "logsumexp", "maximum", "softmax"]
 
 
 class Rule(NamedTuple):
@@ -135,6 +135,19 @@ def _logsumexp_hvp(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namesp
 logsumexp = Rule(
     _primals.logsumexp, _logsumexp_jvp, _logsumexp_vjp, _logsumexp_hvp, softmax, reduces=True
 )
+
+
+# maximum and excess -------------------------------------------------------------------------------
+# Of the state (M, T) of a slice, in which only y = M + log(1 + T) has a meaning. So M may take all
+# of its derivative, ∂M/∂x_i = p_i and ∂T/∂x_i = 0: none is ever taken through a maximum.
+
+
+def _constant(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
+    return xp.zeros_like(p)
+
+
+maximum = logsumexp._replace(primal=_primals.maximum)
+excess = Rule(_primals.excess, _constant, _constant, _constant, reduces=True)
 
 
 # What the rules share -----------------------------------------------------------------------------

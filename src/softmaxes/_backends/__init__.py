@@ -1,8 +1,9 @@
 """
 The seam: what one library needs beyond the array API standard.
 
-`apply` evaluates a function with its derivatives attached, `evaluate` any formula alone. A backend
-knows no function; that of JAX is imported when the first of its arrays arrives.
+`apply` evaluates a function with its derivatives attached, `evaluate` any formula alone, and
+`compute` one without a call, entry by entry. A backend knows no function; that of JAX is imported
+when the first of its arrays arrives.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from softmaxes._arrays import Array, Call, is_jax_namespace, is_numpy_namespace, mapped
+from softmaxes._arrays import (
+    Array,
+    Call,
+    Namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    mapped,
+)
 from softmaxes._rules import Rule
 
-__all__ = ["apply", "evaluate"]
+__all__ = ["apply", "compute", "evaluate"]
 
 
 def apply(rule: Rule, call: Call) -> Array:
@@ -34,3 +42,17 @@ def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     with _numpy.quiet():
         y = f(*mapped(call.in_working_precision, arguments), axis=call.axis, xp=call.xp)
         return call.xp.astype(y, call.dtype, copy=False)
+
+
+def compute(f: Callable[..., Any], *arguments: Any, xp: Namespace) -> Any:
+    """Return f(*arguments), arrays and tuples of arrays that are of one precision already."""
+    from softmaxes._backends import _numpy
+
+    if is_jax_namespace(xp):
+        from softmaxes._backends import _jax
+
+        return _jax.compiled(f)(*arguments)
+    with _numpy.quiet():
+        y = f(*arguments, xp=xp)
+    # NumPy's own functions return scalars, not 0-d arrays.
+    return mapped(lambda a: a[()], y) if is_numpy_namespace(xp) else y
