@@ -14,8 +14,8 @@ before that has then lost its weight, by a factor of exp(-16).
 The sums, of the rest and of the mean of the values, are unevaluated sums of two numbers [2]_: what a
 rounding drops is carried along, and ten thousand single entries lose no more digits than one array.
 
-Nothing is decided by a maximum: of two states one is selected, and where they tie either will do.
-Differentiated as they stand, the formulas are right there too, in every order.
+Of two states one is selected, and where they tie either will do, so `merge` may be differentiated as
+it stands, in every order. The formulas that read a state have a rule beside them.
 
 References
 ----------
@@ -32,7 +32,7 @@ from typing import Any, TypeAlias
 from softmaxes._arrays import Array, Axes, Namespace
 from softmaxes._primals import _gaps, _sum, _two_sum
 
-__all__ = ["logsumexp", "mean", "merge", "piece", "softmax"]
+__all__ = ["logsumexp", "logsumexp_jvp", "mean", "merge", "piece", "softmax", "softmax_jvp"]
 
 State: TypeAlias = Any  # a tuple with the fields maximum, rest, rest_low, mean and mean_low
 
@@ -70,13 +70,30 @@ def merge(a: State, b: State, *, xp: Namespace) -> State:
     return _with_mean(merged, upper, lower, *weights, xp=xp)
 
 
+# y = log(e^M + e^r R),    dy = (e^(M - r) dM + dR) / (e^(M - r) + R)
+#
+# Differentiated as it stands, M + log1p(T) would give the maximum 1 - T / (1 + T).
+
+
 def logsumexp(state: State, *, xp: Namespace) -> Array:
     log_sum = state.maximum + xp.log1p(_excess(state, xp=xp))
     return xp.where(xp.isfinite(state.maximum), log_sum, state.maximum)
 
 
-def softmax(x: Array, where: Array, state: State, *, axis: Axes, xp: Namespace) -> Array:
-    x = x if where is None else xp.where(where, x, -xp.inf)
+def logsumexp_jvp(
+    y: Array, arguments: tuple[State], tangents: tuple[State], *, xp: Namespace
+) -> Array:
+    (state,), (moving,) = arguments, tangents
+    top = _power(state.maximum, _reference(state.maximum, xp=xp), xp=xp)
+    total = top + state.rest
+    by_rest = moving.rest + moving.rest_low
+    return (top * moving.maximum + by_rest) / xp.where(total == 0.0, 1.0, total)
+
+
+# p = e^(x - y),    dp = p (dx - dy)
+
+
+def softmax(x: Array, state: State, *, xp: Namespace) -> Array:
     # Changes nothing, but no compiler contracts a product in x and the subtraction through it.
     x = xp.where(x < -xp.finfo(x.dtype).max, -xp.inf, x)
     total = 1.0 + _excess(state, xp=xp)
@@ -84,6 +101,14 @@ def softmax(x: Array, where: Array, state: State, *, axis: Axes, xp: Namespace) 
     p = xp.where((x == xp.inf) & (total > 1.0), xp.nan, p)  # several +inf: no limit exists
     p = xp.where(state.maximum == -xp.inf, xp.inf, p)  # an entry that the state has not seen
     return xp.where(x == -xp.inf, 0.0, p)
+
+
+def softmax_jvp(
+    p: Array, arguments: tuple[Array, State], tangents: tuple[Array, State], *, xp: Namespace
+) -> Array:
+    (_, state), (dx, moving) = arguments, tangents
+    dy = logsumexp_jvp(p, (state,), (moving,), xp=xp)
+    return xp.where(p == 0.0, 0.0, p * (dx - dy))
 
 
 def _with_mean(

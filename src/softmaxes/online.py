@@ -13,6 +13,7 @@ from softmaxes._arrays import (
     checked_alike,
     checked_slices,
     checked_values,
+    mapped,
     zeros,
 )
 from softmaxes._backends import apply, compute, evaluate
@@ -194,8 +195,8 @@ def update(
 
     Notes
     -----
-    The same as to merge the state of the piece, and as fast as the logsumexp of the piece. JAX
-    differentiates a piece by the rule of logsumexp: a maximum is never differentiated.
+    The same as to merge the state of the piece. JAX differentiates a piece by the rule of logsumexp:
+    no derivative is taken through its maximum.
 
     Entries ``-inf``, masked entries and pieces of length 0 leave the state as it is, with
     derivative 0. A NaN makes its own slice NaN, from then on. A 0-d `x` is one entry.
@@ -337,7 +338,7 @@ def logsumexp(state: State, /) -> Array:
     4.248354255291589e-18
     """
     (state,), xp = checked_alike(state=_normaliser("state", state))
-    return compute(_states.logsumexp, state, xp=xp)
+    return compute(_states.logsumexp, state, jvp=_states.logsumexp_jvp, xp=xp)
 
 
 def softmax(x: Array, state: State, /, axis: Axis = -1, *, where: Array = None) -> Array:
@@ -402,8 +403,11 @@ def softmax(x: Array, state: State, /, axis: Axis = -1, *, where: Array = None) 
     """
     call = checked(x, axis, where=where)
     call, state = checked_slices("state", _normaliser("state", state), call)
-    y = evaluate(_states.softmax, call, call.arrays.x, call.arrays.where, state)
-    return call.shaped(y, call.shape)
+    x, state = mapped(call.in_working_precision, (call.arrays.x, state))
+    if call.arrays.where is not None:
+        x = call.xp.where(call.arrays.where, x, -call.xp.inf)
+    p = compute(_states.softmax, x, state, jvp=_states.softmax_jvp, xp=call.xp)
+    return call.shaped(call.xp.astype(p, call.dtype), call.shape)
 
 
 def expectation(state: State, /) -> Array:

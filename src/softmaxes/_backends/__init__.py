@@ -44,14 +44,23 @@ def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
         return call.xp.astype(y, call.dtype, copy=False)
 
 
-def compute(f: Callable[..., Any], *arguments: Any, xp: Namespace) -> Any:
-    """Return f(*arguments), arrays and tuples of arrays that are of one precision already."""
+def compute(
+    f: Callable[..., Any],
+    *arguments: Any,
+    jvp: Callable[..., Array] | None = None,
+    xp: Namespace,
+) -> Any:
+    """
+    Return f(*arguments), arrays and tuples of arrays that are of one precision already.
+
+    An engine differentiates it by `jvp(y, arguments, tangents)`, or without one as it stands.
+    """
     from softmaxes._backends import _numpy
 
     if is_jax_namespace(xp):
         from softmaxes._backends import _jax
 
-        return _jax.compiled(f)(*arguments)
+        return _jax.compiled(f, jvp)(*arguments)
     with _numpy.quiet():
         y = f(*arguments, xp=xp)
     # NumPy's own functions return scalars, not 0-d arrays.

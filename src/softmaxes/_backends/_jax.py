@@ -30,9 +30,19 @@ def apply(rule: Rule, call: Call) -> Array:
 
 
 @cache
-def compiled(f: Callable[..., Any]) -> Any:
-    """Return a formula, which JAX differentiates as it stands, compiled."""
-    return jax.jit(partial(f, xp=jnp))
+def compiled(f: Callable[..., Any], jvp: Callable[..., Array] | None) -> Any:
+    """Return a formula, compiled, which JAX differentiates by its rule, or as it stands."""
+    primal = partial(f, xp=jnp)
+    if jvp is None:
+        return jax.jit(primal)
+    f = jax.custom_jvp(primal)
+
+    def f_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        y = f(*primals)
+        return y, jvp(y, primals, tangents, xp=jnp)
+
+    f.defjvp(f_jvp)
+    return jax.jit(f)
 
 
 @cache
