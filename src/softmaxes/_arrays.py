@@ -42,6 +42,7 @@ __all__ = [
     "is_numpy_namespace",
     "leaves",
     "mapped",
+    "unwrapped",
     "zeros",
 ]
 
@@ -98,9 +99,8 @@ class Call(NamedTuple):
     xp: Namespace
 
     def shaped(self, a: Array, shape: tuple[int, ...]) -> Array:
-        """Return a result in its shape; NumPy's own functions return scalars, not 0-d arrays."""
-        a = self.xp.reshape(a, shape)
-        return a[()] if is_numpy_namespace(self.xp) else a
+        """Return a result in its shape."""
+        return unwrapped(self.xp.reshape(a, shape), xp=self.xp)
 
     def in_working_precision(self, a: Array) -> Array:
         """Return a, unless it is a mask, in the dtype to compute in."""
@@ -218,10 +218,15 @@ def zeros(shape: Any, *, dtype: Any, device: Any, xp: Any) -> Array:
     """Return zeros of a library, NumPy by default, in a dtype to compute in, float32 by default."""
     xp = np if xp is None else xp
     dtype = xp.float32 if dtype is None else _working(dtype, xp)
-    a = xp.zeros(shape, dtype=dtype, device=device)
+    a = unwrapped(xp.zeros(shape, dtype=dtype, device=device), xp=xp)
     if not _is_kind(a.dtype, "real floating", array_namespace(a)):
         raise TypeError(f"dtype must be a real floating dtype, got {_name(a.dtype)}")
     return a
+
+
+def unwrapped(a: Array, *, xp: Namespace) -> Array:
+    """Return a result as a scalar where NumPy's own functions do, not as a 0-d array."""
+    return a[()] if is_numpy_namespace(xp) else a
 
 
 def mapped(f: Callable[[Array], Array], tree: Any) -> Any:

@@ -14,6 +14,7 @@ from softmaxes._arrays import (
     checked_slices,
     checked_values,
     mapped,
+    unwrapped,
     zeros,
 )
 from softmaxes._backends import apply, compute, evaluate
@@ -135,10 +136,10 @@ def empty(
     >>> print(online.logsumexp(online.empty()))
     -inf
     """
-    none = zeros(shape, dtype=dtype, device=device, xp=xp)[()]
-    mean = None
-    if mean_shape is not None:
-        mean = zeros(mean_shape, dtype=dtype, device=device, xp=xp)[()]
+    none, mean = (
+        None if n is None else zeros(n, dtype=dtype, device=device, xp=xp)
+        for n in (shape, mean_shape)
+    )
     return State(none - float("inf"), none, none, mean, mean)
 
 
@@ -466,8 +467,8 @@ def expectation(state: State, /) -> Array:
     _normaliser("state", state)
     if state.mean is None:
         raise TypeError("state must have values, got one without: begin with empty(mean_shape=())")
-    (means,), _ = checked_alike(state=(state.mean,))
-    return means[0][()]
+    ((mean,),), xp = checked_alike(state=(state.mean,))
+    return unwrapped(mean, xp=xp)
 
 
 def _piece(x: Array, axis: Axis, where: Array, values: Array) -> State:

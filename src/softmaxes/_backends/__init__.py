@@ -9,6 +9,7 @@ when the first of its arrays arrives.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from softmaxes._arrays import (
@@ -18,6 +19,7 @@ from softmaxes._arrays import (
     is_jax_namespace,
     is_numpy_namespace,
     mapped,
+    unwrapped,
 )
 from softmaxes._rules import Rule
 
@@ -62,6 +64,4 @@ def compute(
 
         return _jax.compiled(f, jvp)(*arguments)
     with _numpy.quiet():
-        y = f(*arguments, xp=xp)
-    # NumPy's own functions return scalars, not 0-d arrays.
-    return mapped(lambda a: a[()], y) if is_numpy_namespace(xp) else y
+        return mapped(partial(unwrapped, xp=xp), f(*arguments, xp=xp))
