@@ -47,54 +47,53 @@ def seen(x, *cuts, xp, where=None, values=None):
 
 
 def split(x, *, xp, where=None):
-    """Return logsumexp and softmax of x, cut in two at every position, from left to right and the other way."""
-    found = {}
+    """Return logsumexp and softmax of x, cut in two at every position."""
+    found = []
     for cut in range(x.shape[-1] + 1):
         masks = (None, None) if where is None else (where[:cut], where[cut:])
         parts = zip((x[:cut], x[cut:]), masks, strict=True)
-        left, right = (online.update(online.empty(xp=xp), part, where=mask) for part, mask in parts)
-        for order, two in {"": (left, right), ", the other way": (right, left)}.items():
-            state = online.merge(*two)
-            p = online.softmax(x, state, where=where)
-            found[f"cut at {cut}{order}"] = online.logsumexp(state), p
+        states = [online.update(online.empty(xp=xp), part, where=mask) for part, mask in parts]
+        state = online.merge(*(states if cut % 2 else states[::-1]))
+        found.append((online.logsumexp(state), online.softmax(x, state, where=where)))
     return found
 
 
 @every_row
 def test_every_row_of_the_contract_holds_however_it_is_split(backend, dtype, row):
     x, options = arguments(backend, row, dtype)
-    for where, (y, p) in backend.run(split, x, xp=backend.xp, **options).items():
+    for cut, (y, p) in enumerate(backend.run(split, x, xp=backend.xp, **options)):
         assert y.dtype == p.dtype == x.dtype
-        assert_is(row.logsumexp.value, y, backend, f"logsumexp {where}")
-        assert_is(row.softmax.value, p, backend, f"softmax {where}")
+        assert_is(row.logsumexp.value, y, backend, f"logsumexp, cut at {cut}")
+        assert_is(row.softmax.value, p, backend, f"softmax, cut at {cut}")
 
 
 @every_row
 def test_every_row_of_the_contract_has_its_derivatives_however_it_is_split(jax, row):
     if np.sum(np.equal(row.x, INF) & row.options.get("where", True)) > 1:
         pytest.skip("no limit exists, and in different pieces none of them knows")
-    x = jax.numpy.asarray(row.x, float)
-    where = row.options.get("where")
-    where = None if where is None else jax.numpy.asarray(where)
+    x, where = (
+        np.asarray(a, t) for a, t in ((row.x, float), (row.options.get("where", True), bool))
+    )
     expected = row.logsumexp.jacobian, row.logsumexp.hessian, row.softmax.jacobian
-    for cut in range(1, len(row.x)) or [0]:
-        found = derivatives(x, cut, where)
+    for cut in range(1, x.size) or [0]:
+        found = derivatives_of(cut)(x, np.broadcast_to(where, x.shape))
         for exact, actual in zip(expected, found, strict=True):
             assert_near(exact, np.asarray(actual), f"cut at {cut}")
 
 
-def derivatives(x, cut, where):
-    """Return the gradient and the Hessian of logsumexp, and the Jacobian of softmax."""
+@functools.cache
+def derivatives_of(cut):
+    """Return the gradient and the Hessian of logsumexp, and the Jacobian of softmax, as one function."""
     import jax
 
-    def y(x):
+    def y(x, where):
         return online.logsumexp(seen(x, cut, xp=jax.numpy, where=where))
 
-    def p(x):
+    def p(x, where):
         return online.softmax(x, seen(x, cut, xp=jax.numpy, where=where), where=where)
 
-    gradient = jax.grad(y)
-    return gradient(x), jax.jacfwd(gradient)(x), jax.jacrev(p)(x)
+    derivatives = jax.grad(y), jax.jacfwd(jax.grad(y)), jax.jacrev(p)
+    return jax.jit(lambda x, where: [derivative(x, where) for derivative in derivatives])
 
 
 def assert_near(expected, actual, name):
@@ -190,7 +189,7 @@ def test_a_scan_of_single_entries_keeps_the_budgets(jax, dtype):
 
 @pytest.mark.parametrize(
     ("states", "n", "dtype"),
-    [(scanned, 1000, "float32"), (scanned, 1000, "float64"), (last_accumulated, 50, "float64")],
+    [(scanned, 1000, "float32"), (last_accumulated, 20, "float64")],
 )
 def test_the_gradient_through_a_scan_is_softmax(jax, states, n, dtype):
     rows, _, _, p, names = streams(n, dtype)
@@ -200,14 +199,14 @@ def test_the_gradient_through_a_scan_is_softmax(jax, states, n, dtype):
 
 
 def test_an_associative_scan_is_the_cumulative_logsumexp(jax):
-    rows, *_, names = streams(100, "float32")
+    rows, *_, names = streams(40, "float32")
     y = np.asarray(jax.jit(lambda x: online.logsumexp(accumulated(x)))(jax.numpy.asarray(rows)))
-    for i in range(100):
+    for i in range(40):
         exact, scale = (
             truth.stack([f(row[: i + 1]) for row in rows])
             for f in (truth.logsumexp, CASES["logsumexp"].scale)
         )
-        error = ulp_error(y[:, i], exact, "float32", scale=scale, flush=100)
+        error = ulp_error(y[:, i], exact, "float32", scale=scale, flush=40)
         assert error.max() <= BUDGETS["logsumexp"], names[error.argmax()]
 
 
@@ -383,10 +382,12 @@ def test_a_masked_value_is_ignored(backend, dtype):
 def test_values_may_have_axes_in_front_and_broadcast_behind(backend, dtype):
     rng = np.random.default_rng(5)
     x, v = rng.normal(size=(2, 3, 6)), rng.normal(size=(4, 1, 3, 6))
-    expected = np.sum(sm.softmax(x) * v, axis=-1)
+    p = sm.softmax(x)
+    expected, scale = np.sum(p * v, axis=-1), np.sum(p * np.abs(v), axis=-1)
     mean = backend.run(front, backend.asarray(x), backend.asarray(v), xp=backend.xp)
     assert mean.shape == (4, 2, 3)
-    np.testing.assert_array_almost_equal_nulp(backend.to_numpy(mean), expected, 40)
+    error = np.abs(backend.to_numpy(mean) - expected)
+    assert (error <= 2 * BUDGETS["softmax"] * np.spacing(scale)).all()
 
 
 def front(x, v, *, xp):
@@ -424,7 +425,7 @@ def test_nothing_moves_the_mean_of_nothing(jax):
     def mean(x, v):
         return online.expectation(seen(x, 1, xp=jax.numpy, where=where, values=v))
 
-    for gradient in jax.grad(mean, (0, 1))(x, v):
+    for gradient in jax.jit(jax.grad(mean, (0, 1)))(x, v):
         np.testing.assert_array_equal(np.asarray(gradient), 0)
 
 
@@ -486,7 +487,7 @@ def test_arrays_are_of_the_library(backend):
     assert kinds == {True}
 
 
-@pytest.mark.parametrize("axis", [1, (0, -1), None, ()])
+@pytest.mark.parametrize("axis", [(0, -1), None, ()])
 def test_pieces_lie_along_any_axis(backend, axis):
     x = np.random.default_rng(4).normal(scale=5, size=(3, 4, 5))
     y, p = backend.run(along, backend.asarray(x), axis, xp=backend.xp)
