@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import softmaxes as sm
+from softmaxes import online
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -20,6 +21,9 @@ CELL = re.compile(r"^```\{code-cell\} python\n(.*?)^```$", re.DOTALL | re.MULTIL
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # How a cell is shown: YAML between two lines, or lines that begin with a colon.
 DISPLAY = re.compile(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", re.DOTALL | re.MULTILINE)
+PUBLIC = {name: getattr(sm, name) for name in sm.__all__}
+PUBLIC |= {f"online.{name}": getattr(online, name) for name in online.__all__}
+
 # A list of numbers, stated beside the name that it is assigned to.
 STATED = re.compile(r"^(\w+) = .*#\s*(\[.*\])$", re.MULTILINE)
 
@@ -44,6 +48,15 @@ PRINTED = {
         "softmaxes  loss 4.1223e-09, gradient -4.1223e-09",
     ],
     "numerics.md": ["0.0 4.248354255291589e-18", "0.0 -4.248354255291589e-18", "numpy    softmax "],
+    "online.md": [
+        "2.40760596444438 2.40760596444438",
+        "18.303398",
+        "[0.0320586  0.08714432 0.23688282 0.64391426]",
+        "[1.     2.3133 3.4076 4.4402]",
+        "[0.33333333 0.33333333] 1.0986122886681098",
+        "[0. 0.] 0.0",
+        "mean 2.5, entropy 1.5 bits",
+    ],
     "api.md": ["info", "check", "--json"],
 }
 SLOW = ["numerics.md"]
@@ -135,8 +148,8 @@ def test_every_page_is_in_the_table_of_contents():
 
 def test_every_public_name_is_in_the_reference():
     reference = (DOCS / "api.md").read_text(encoding="utf-8")
-    described = re.findall(r"^\.\. autofunction:: (\w+)$", reference, re.MULTILINE)
-    assert sorted(described) == sm.__all__
+    described = re.findall(r"^\.\. auto(?:function|class):: ([\w.]+)$", reference, re.MULTILINE)
+    assert sorted(described) == sorted(PUBLIC)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +163,9 @@ def test_every_link_to_a_file_leads_somewhere(page):
 # The docstrings -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sm.__all__)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_the_examples_of_a_docstring_run(name):
-    (test,) = doctest.DocTestFinder(recurse=False).find(getattr(sm, name), name)
+    (test,) = doctest.DocTestFinder(recurse=False).find(PUBLIC[name], name)
     runner = doctest.DocTestRunner()
     runner.run(test)
     assert test.examples
