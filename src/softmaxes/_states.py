@@ -8,8 +8,8 @@ it, it holds M and
 
 so that T = S - 1 = rest exp(r - M) is small where one entry dominates, and never a difference. Were
 the rest in units of exp(M), every new maximum would rescale it and round it, thousands of times for
-scores that rise slowly [1]_. In units of exp(r) it is rescaled when r changes, and what was rounded
-before that has then lost its weight, by a factor of exp(-16).
+scores that rise slowly [1]_. In units of exp(r) it is rescaled only when r changes, and each time to
+exp(-16) of what it was, so that few rescalings ever count.
 
 The sums, of the rest and of the mean of the values, are unevaluated sums of two numbers [2]_: what a
 rounding drops is carried along, and ten thousand single entries lose no more digits than one array.
