@@ -148,7 +148,9 @@ def test_every_page_is_in_the_table_of_contents():
 
 def test_every_public_name_is_in_the_reference():
     reference = (DOCS / "api.md").read_text(encoding="utf-8")
-    described = re.findall(r"^\.\. auto(?:function|class):: ([\w.]+)$", reference, re.MULTILINE)
+    described = re.findall(
+        r"^\.\. auto(?:function|class):: (?:softmaxes\.)?([\w.]+)$", reference, re.MULTILINE
+    )
     assert sorted(described) == sorted(PUBLIC)
 
 
