@@ -15,7 +15,7 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",  # the build stays offline: it is the reader's browser that loads MathJax
+    "sphinx-mathjax-offline",  # MathJax among the pages, so that formulas show without a network
     "sphinx_copybutton",
     "sphinx_design",
 ]

@@ -6,6 +6,7 @@ must be there. Without it, every one of the first three that is installed is tes
 """
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,6 +17,11 @@ from typing import Any
 import ml_dtypes  # noqa: F401, teaches NumPy the name "bfloat16"
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, however slow the machine.
+settings.register_profile("softmaxes", deadline=None, derandomize=True)
+settings.load_profile("softmaxes")
 
 MODULES = {
     "numpy": "numpy",
@@ -39,6 +45,7 @@ class Backend:
     to_numpy: Callable[[Any], np.ndarray] = np.asarray
     has_float16: bool = True
     has_bfloat16: bool = True
+    default: str = "float64"  # the dtype that integers become
     autodiff: Any = None  # the module of jax.grad and its kin, where they apply
     traced: bool = False  # values are not known when the function runs
     flags: Any = field(default_factory=nullcontext)
@@ -57,6 +64,21 @@ class Backend:
         The arrays of the library among the arguments are traced; everything else is static.
         """
         return self.call(function, *args, **options)
+
+
+class _Unwarned:
+    """Compute in this thread, without the warnings of NumPy, which appear after the function has returned."""
+
+    def __enter__(self):
+        import dask
+
+        self.settings = dask.config.set(scheduler="synchronous"), np.errstate(all="ignore")
+        for setting in self.settings:
+            setting.__enter__()
+
+    def __exit__(self, *error):
+        for setting in self.settings:
+            setting.__exit__(*error)
 
 
 def _readonly(a):
@@ -120,13 +142,11 @@ def backend_named(name):
     if library == "torch":
         import torch
 
-        return Backend(
-            name, torch, torch.from_numpy, to_numpy=lambda a: a.numpy(), has_bfloat16=False
-        )
+        return Backend(name, torch, torch.from_numpy, has_bfloat16=False, default="float32")
     if library == "dask":
         import dask.array as xp
 
-        return Backend(name, xp, xp.asarray, traced=True)
+        return Backend(name, xp, xp.asarray, has_bfloat16=False, traced=True, flags=_Unwarned())
     pytest.fail(f"SOFTMAXES_TEST_BACKENDS names {library!r}, expected some of {', '.join(MODULES)}")
 
 
@@ -149,6 +169,14 @@ def backend(request):
     backend = backend_named(request.param)
     with backend.flags:
         yield backend
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_functions():
+    """Give back, after each file, the memory of what JAX has compiled."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture

@@ -213,6 +213,8 @@ CONTRACT = {
     "temperature 2, all -inf": empty([-INF, -INF, -INF], temperature=2)._replace(logsumexp=None),
     "temperature 0": at_limit(0, [1, 2, 2], [0, 1 / 2, 1 / 2], [-INF, -LOG2, -LOG2]),
     "temperature 0, one maximum": at_limit(0, [1, 3, 2], [0, 1, 0], [-INF, 0, -INF]),
+    "temperature -0": at_limit(-0.0, [1, 3, 2], [0, 1, 0], [-INF, 0, -INF]),
+    "temperature 0, close scores": at_limit(0, [1e-37, 1.000001e-37], [0, 1], [-INF, 0]),
     "temperature 0, -inf": at_limit(0, [-INF, 2, 2], [0, 1 / 2, 1 / 2], [-INF, -LOG2, -LOG2]),
     "temperature 0, one +inf": at_limit(
         0, *ONE_INF[:1], ONE_INF.softmax.value, ONE_INF.log_softmax.value
@@ -247,6 +249,13 @@ CONTRACT = {
     "weights that cancel": Row([2, 2], logsumexp=Expected(-INF), options={"weights": [1, -1]}),
     "weights with a negative sum": Row(
         [2, 2], logsumexp=Expected(NAN), options={"weights": [1, -3]}
+    ),
+    "infinite weight": Row([0, 0], logsumexp=Expected(INF), options={"weights": [INF, 1]}),
+    "infinite weight on -inf": Row(
+        [-INF, 2], logsumexp=Expected(2, [0, 1], np.zeros((2, 2))), options={"weights": [INF, 1]}
+    ),
+    "weights of both signs on +inf": Row(
+        [INF, INF, INF], logsumexp=Expected(NAN), options={"weights": [1, 1, -1]}
     ),
     "negative weight on +inf": Row([1, INF], logsumexp=Expected(NAN), options={"weights": [1, -3]}),
     "weights, NaN": UNKNOWN._replace(softmax=None, log_softmax=None, options={"weights": [1, 3]}),

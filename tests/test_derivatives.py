@@ -103,14 +103,6 @@ def test_weights_leave_a_confident_row_its_derivative(backend):
         np.testing.assert_allclose(backend.to_numpy(found), expected, rtol=1e-6, err_msg=road)
 
 
-def test_peers_lose_the_derivative_of_a_confident_row(jax):
-    z = jax.numpy.asarray([20.0, 0, 0], dtype="float32")
-    assert jax.grad(lambda z: -jax.nn.log_softmax(z)[0])(z)[0] == 0
-    np.testing.assert_allclose(
-        jax.grad(lambda z: -sm.log_softmax(z)[0])(z)[0], -4.1223e-9, rtol=1e-5
-    )
-
-
 @every_function
 @pytest.mark.parametrize("axis", [-1, 0, (0, 2), None])
 @pytest.mark.parametrize("whose", ["our rule", "the formula of JAX"])
@@ -186,6 +178,52 @@ def test_the_pair_is_adjoint(function, options, x, seed):
     dx = sm.vjp(function, x, **options)[1](u)
     scale = np.sum(np.abs(u)) * np.max(np.abs(v))
     assert abs(np.sum(u * dy) - np.sum(dx * v)) <= 32 * np.finfo(float).eps * scale
+
+
+def test_a_weight_of_0_removes_the_tangent_of_its_entry(backend):
+    x, w, v = (backend.asarray(a) for a in ([0, 1, 2], [1, 0, 3], [1, np.nan, 2]))
+    plain = sm.jvp(sm.logsumexp, x[::2], v[::2], weights=w[::2])[1]
+    assert sm.jvp(sm.logsumexp, x, v, weights=w)[1] == plain
+    curvature = backend.to_numpy(sm.hvp(sm.logsumexp, x, v, weights=w))
+    expected = backend.to_numpy(sm.hvp(sm.logsumexp, x[::2], v[::2], weights=w[::2]))
+    np.testing.assert_array_equal(curvature, [expected[0], 0, expected[1]])
+
+
+def test_derivatives_have_the_shape_of_x_also_where_weights_have_more_axes(backend):
+    x, w = backend.asarray([1.0, 2, 3]), backend.asarray(np.ones((1, 3)))
+    y, pullback = sm.vjp(sm.logsumexp, x, -1, weights=w)
+    assert y.shape == (1,)
+    assert pullback(y).shape == sm.hvp(sm.logsumexp, x, x, weights=w).shape == (3,)
+
+
+@pytest.mark.parametrize("function", [sm.softmax, sm.log_softmax])
+def test_a_pullback_does_not_notice_what_is_written_into_value_and_options(function):
+    x, u, options = (
+        np.array([1.0, 2, 3]),
+        np.array([1.0, 0, 0]),
+        {"temperature": np.array([0.5]), "where": np.array([True, True, False])},
+    )
+    expected = sm.vjp(function, x, **options)[1](u)
+    y, pullback = sm.vjp(function, x, **options)
+    for a in (x, y, *options.values()):
+        a[...] = 0
+    np.testing.assert_array_equal(pullback(u), expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_traced_number_has_no_say_in_the_dtype(jax, dtype):
+    x = jax.numpy.asarray([1, 2], dtype)
+    assert jax.jit(lambda t: sm.softmax(x, temperature=t))(2.0).dtype == dtype
+    assert jax.jit(lambda w: sm.logsumexp(x, weights=w))(2.0).dtype == dtype
+
+
+def test_a_traced_bad_temperature_has_no_gradient(jax):
+    x = jax.numpy.asarray([1.0, 2, -np.inf])
+    for t in (-1.0, np.nan):
+        y, (dx, dt) = jax.value_and_grad(
+            lambda x, t: sm.log_softmax(x, temperature=t)[0], argnums=(0, 1)
+        )(x, t)
+        assert np.isnan([y, dt, *dx[:2]]).all()
 
 
 def test_rows_of_the_jacobian_of_softmax_sum_to_zero(backend):

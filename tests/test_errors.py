@@ -1,6 +1,7 @@
 """Bad input gets the right exception, in words that name the argument, what it was and what was expected."""
 
 import inspect
+from fractions import Fraction
 from functools import partial
 
 import ml_dtypes
@@ -42,6 +43,8 @@ BAD_X = {
     "array of objects": (X.astype(object), TypeError, "object", "real"),
     "array of strings": (X.astype(str), TypeError, "<U32", "real"),
     "array of int4": (X.astype(ml_dtypes.int4), TypeError, "int4", "real"),
+    "huge number": (10**400, ValueError, "x", "fit in float64"),
+    "list of objects": ([Unknown()], TypeError, "object", "real"),
     "array of dates": (X.astype("M8[D]"), TypeError, "datetime64", "real"),
     "complex array": (X * 1j, TypeError, "complex128", "real"),
     "complex number": (1j, TypeError, "1j", "real"),
@@ -76,6 +79,8 @@ BAD_OPTIONS = {
         "another axis": (np.ones((1, 2, 3), bool), ValueError, "(1, 2, 3)", "x of shape (2, 3)"),
     },
     "temperature": {
+        "huge": (10**400, ValueError, "temperature", "fit in float64"),
+        "time": (np.timedelta64(3, "s"), TypeError, "timedelta64", "real"),
         "negative": (-1, ValueError, "-1", "[0, inf]"),
         "-inf": (-INF, ValueError, "-inf", "[0, inf]"),
         "NaN": (NAN, ValueError, "nan", "[0, inf]"),
@@ -95,6 +100,7 @@ BAD_OPTIONS = {
         "too many axes": (np.ones((4, 2, 3)), ValueError, "(4, 2, 3)", "x of shape (2, 3)"),
     },
     "weights": {
+        "subnormal": (1e-310, ValueError, "1e-310", "normal float64 number"),
         "string": ("heavy", TypeError, "str", "a number"),
         "complex number": (1j, TypeError, "1j", "real"),
         "complex array": (np.array(1j), TypeError, "complex128", "real"),
@@ -226,6 +232,22 @@ def test_a_scalar_has_no_other_axis(function, axis):
     refused(partial(function, 1.0, axis), ValueError, "axis", str(axis), "0 axes")
 
 
+def test_numbers_of_python_that_numpy_keeps_as_objects_are_real():
+    np.testing.assert_array_equal(sm.softmax([10**20, Fraction(1, 2)]), [1, 0])
+    np.testing.assert_array_equal(sm.softmax([0.0, 1.0], temperature=Fraction(0)), [0, 1])
+
+
+def test_dtypes_that_do_not_promote_are_named():
+    x, t = X.astype(ml_dtypes.bfloat16), np.ones(3, dtype=np.float16)
+    refused(partial(sm.softmax, x, temperature=t), TypeError, "x of bfloat16", "temperature of")
+
+
+def test_a_list_of_traced_numbers_is_refused():
+    jax = pytest.importorskip("jax")
+    call = jax.jit(lambda x: sm.softmax([x[0], x[1]]))
+    refused(partial(call, np.ones(2)), TypeError, "x must be an array or a sequence of numbers")
+
+
 # In every library -----------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +272,13 @@ def test_every_library_hears_the_same(backend, function):
     )
 
 
-NAMES = {"numpy": "numpy", "strict": "array_api_strict", "jax": "jax.numpy"}
+NAMES = {
+    "numpy": "numpy",
+    "strict": "array_api_strict",
+    "jax": "jax.numpy",
+    "torch": "torch",
+    "dask": "dask.array",
+}
 
 
 @pytest.mark.parametrize("option", ["where", "temperature", "weights", "v"])

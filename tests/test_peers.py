@@ -1,10 +1,13 @@
-"""Beside SciPy, JAX and Optax: their own tests, their values where they are right, and where not."""
+"""Beside SciPy, JAX and Optax: SciPy's own tests, the values of the others, and what they lose."""
 
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -78,38 +81,6 @@ def test_values_agree_with_jax_on_every_axis_with_a_mask(jax):
             np.testing.assert_allclose(ours(x, axis=axis, where=mask), expected, rtol=1e-13)
 
 
-# What the start page says of the others -------------------------------------------------------------------
-
-
-def test_integers_wrap_in_scipy():
-    x = np.array([1, 2, 0], dtype=np.uint8)
-    with np.errstate(all="ignore"):
-        assert np.isnan(scipy.special.softmax(x)).any()
-    np.testing.assert_allclose(sm.softmax(x), [0.24472847, 0.66524096, 0.09003057], rtol=1e-7)
-
-
-def test_half_precision_overflows_in_a_long_sum_elsewhere(jax):
-    zeros = np.zeros(100_000, dtype=np.float16)
-    with np.errstate(all="ignore"):
-        assert np.isinf(scipy.special.logsumexp(zeros))
-    assert np.isinf(jax.nn.logsumexp(jax.numpy.asarray(zeros)))
-    assert sm.logsumexp(zeros) == np.float16(11.516)
-
-
-def test_an_empty_row_has_a_nan_gradient_elsewhere(jax):
-    row = jax.numpy.full(3, -np.inf)
-    assert np.isnan(jax.grad(jax.nn.logsumexp)(row)).all()
-    assert (jax.grad(sm.logsumexp)(row) == 0).all()
-
-
-def test_the_dominant_log_probability_is_lost_elsewhere(jax):
-    x = np.array([0.0, -40.0])
-    assert scipy.special.log_softmax(x)[0] == 0
-    assert jax.nn.log_softmax(jax.numpy.asarray(x))[0] == 0
-    np.testing.assert_allclose(sm.log_softmax(x)[0], -4.248354255291589e-18, rtol=1e-15)
-    np.testing.assert_allclose(sm.logsumexp(x), 4.248354255291589e-18, rtol=1e-15)
-
-
 def test_the_loss_of_a_confident_answer_is_lost_in_optax(jax):
     optax = pytest.importorskip("optax")
     logits = jax.numpy.asarray([20.0, 0, 0], dtype="float32")
@@ -119,8 +90,122 @@ def test_the_loss_of_a_confident_answer_is_lost_in_optax(jax):
     np.testing.assert_allclose(-sm.log_softmax(logits)[0], 4.1223e-9, rtol=1e-5)
 
 
-def test_a_scale_outside_overflows_and_a_temperature_does_not():
-    x = np.array([3e38, 2.9e38], dtype=np.float32)
+# The table of the README ----------------------------------------------------------------------------------------------
+
+
+class ReadmeRow(NamedTuple):
+    """A row as the README prints it; `compute(library)` returns the numbers behind a cell."""
+
+    input: str
+    scipy: str
+    jax: str
+    ours: str
+    compute: Callable[[Any], list[Any]]
+
+
+CONFIDENT, EMPTY = [20, 0, 0], [-np.inf, -np.inf]
+
+README_ROWS = [
+    ReadmeRow(
+        "`-log_softmax([20, 0, 0])[0]`, float32",
+        "0",
+        "0",
+        "4.12e-09",
+        lambda f: [-f.log_softmax(f.array(CONFIDENT, "float32"))[0]],
+    ),
+    ReadmeRow(
+        "its derivative by the first score",
+        "none offered",
+        "0",
+        "-4.12e-09",
+        lambda f: [
+            f.pulled(f.log_softmax, f.array(CONFIDENT, "float32"), f.array([-1, 0, 0], "float32"))
+        ],
+    ),
+    ReadmeRow(
+        "`softmax([1, 2, 0])`, uint8",
+        "`[nan, 0, nan]`",
+        "`[nan, 0, nan]`",
+        "`[0.245, 0.665, 0.09]`",
+        lambda f: [f.softmax(f.array([1, 2, 0], "uint8"))],
+    ),
+    ReadmeRow(
+        "`logsumexp(zeros(100_000))`, float16",
+        "inf",
+        "inf",
+        "11.5",
+        lambda f: [f.logsumexp(f.array(np.zeros(100_000), "float16"))],
+    ),
+    ReadmeRow(
+        "`softmax([-inf, -inf])`, and its derivative",
+        "`[nan, nan]`, none offered",
+        "`[nan, nan]`, nan",
+        "`[0, 0]`, 0",
+        lambda f: [
+            f.softmax(f.array(EMPTY, "float32")),
+            f.pulled(f.softmax, f.array(EMPTY, "float32"), f.array([1, 0], "float32")),
+        ],
+    ),
+    ReadmeRow(
+        "`[1e38, 9e37]`, float32: `softmax(x / 0.1)`, ours with `temperature=0.1`",
+        "`[nan, nan]`",
+        "`[nan, nan]`",
+        "`[1, 0]`",
+        lambda f: [f.tempered(f.array([1e38, 9e37], "float32"), 0.1)],
+    ),
+]
+
+
+COLUMNS = {
+    "SciPy": "scipy",
+    "JAX": "jax",
+    "softmaxes on NumPy": "ours",
+    "softmaxes on JAX": "ours",
+}
+
+
+@pytest.mark.parametrize("library", COLUMNS)
+@pytest.mark.parametrize("row", README_ROWS, ids=lambda row: row.input)
+def test_a_row_of_the_readme_says_what_is_computed(row, library, request):
     with np.errstate(all="ignore"):
-        assert np.isnan(scipy.special.softmax(x / np.float32(0.1))).all()
-    assert (sm.softmax(x, temperature=0.1) == [1, 0]).all()
+        numbers = row.compute(functions_of(library, request))
+    assert getattr(row, COLUMNS[library]) == ", ".join(map(written, numbers))
+
+
+def functions_of(library, request):
+    """Return the functions of a library; `pulled(f, x, u)` is the first entry of Jᵀ u."""
+    if library == "SciPy":
+        return SimpleNamespace(
+            **family(scipy.special),
+            array=np.array,
+            pulled=lambda f, x, u: None,
+            tempered=lambda x, t: scipy.special.softmax(x / t),
+        )
+    if library == "JAX":
+        jax = request.getfixturevalue("jax")
+        return SimpleNamespace(
+            **family(jax.nn),
+            array=jax.numpy.array,
+            pulled=lambda f, x, u: jax.vjp(f, x)[1](u)[0][0],
+            tempered=lambda x, t: jax.nn.softmax(x / t),
+        )
+    on_jax = library == "softmaxes on JAX"
+    return SimpleNamespace(
+        **family(sm),
+        array=request.getfixturevalue("jax").numpy.array if on_jax else np.array,
+        pulled=lambda f, x, u: sm.vjp(f, x)[1](u)[0],
+        tempered=lambda x, t: sm.softmax(x, temperature=t),
+    )
+
+
+def family(module):
+    return {name: getattr(module, name) for name in ("softmax", "log_softmax", "logsumexp")}
+
+
+def written(value):
+    """Write a number or a list as the README does."""
+    if value is None:
+        return "none offered"
+    if np.ndim(value):
+        return f"`[{', '.join(map(written, value))}]`"
+    return f"{float(value):z.3g}"

@@ -1,8 +1,7 @@
 """
-The softmax family, right on every array library.
+softmax, log_softmax and logsumexp with closed-form derivatives, for any array API library.
 
-One definition, one analytic derivative: pure functions on NumPy, JAX and whatever else speaks the
-array API standard. The type, dtype and device of the input are those of the output.
+The result has the array type, the device and, where it is real floating, the dtype of the input.
 """
 
 from softmaxes._functions import log_softmax, logsumexp, softmax

@@ -7,9 +7,11 @@ expected.
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from types import NoneType
 from typing import Any, NamedTuple, TypeAlias
 
 import array_api_extra as xpx
@@ -124,22 +126,16 @@ def checked(
     where = _option("where", where, x, xp, BOOLEAN)
     temperature = _option("temperature", temperature, x, xp)
     weights = _option("weights", weights, x, xp)
-    if temperature is not None and _known_to_be_bad(temperature, xp):
-        raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
-
-    dtype = _result_dtype((x, temperature, weights), xp)
+    dtype = _result_dtype(xp, x=x, temperature=temperature, weights=weights)
     working = _working(dtype, xp)
-    if not _is_kind(x.dtype, "real floating", xp):
-        x = xp.astype(x, working)  # before any subtraction: integers would wrap
-    temperature = _as_real(temperature, working, x, xp)
-    weights = _as_real(weights, working, x, xp)
-
+    arrays = _promoted(Arrays(x, where, temperature, weights), working, xp)
+    x = arrays.x
     if weights is not None:
-        x = xp.broadcast_to(x, _broadcast("weights", weights, x))
+        x = xp.broadcast_to(x, _broadcast("weights", arrays.weights, x))
     axes, shape = _axes(axis, x.ndim), tuple(x.shape)
     reduced = _reduced(shape, axes, keepdims)
-    options = {"where": where, "temperature": temperature, "weights": weights}
-    arrays = Arrays(x, **{name: _fitting(name, a, x, xp) for name, a in options.items()})
+    options = zip(Arrays._fields[1:], arrays[1:], strict=True)
+    arrays = Arrays(x, *(_fitting(name, a, x, xp) for name, a in options))
     if not axes:  # every entry is a slice of its own, as is a scalar
         arrays = Arrays(*(a if a is None else xp.reshape(a, (*a.shape, 1)) for a in arrays))
         axes = (-1,)
@@ -165,10 +161,10 @@ def checked_values(values: Any, call: Call) -> tuple[Call, Array]:
     """
     x, xp = call.arrays.x, call.xp
     values = _option("values", values, x, xp)
-    working = _working(_result_dtype((x, values), xp), xp)
+    working = _working(_result_dtype(xp, x=x, values=values), xp)
     values = _as_real(values, working, x, xp)
     n = len(call.shape)
-    if not _fits(tuple(values.shape)[max(0, values.ndim - n) :], call.shape):
+    if not _broadcasts_to(tuple(values.shape)[max(0, values.ndim - n) :], call.shape):
         shapes = f"{tuple(values.shape)} does not broadcast to x of shape {call.shape}"
         raise ValueError(f"values of shape {shapes}, nor do its last {n} axes")
     shape = (1,) * (n - values.ndim) + tuple(values.shape) + (1,) * (x.ndim - n)
@@ -180,10 +176,11 @@ def checked_slices(name: str, tree: Any, call: Call) -> tuple[Call, Any]:
     x, xp = call.arrays.x, call.xp
     tree = mapped(lambda leaf: _option(name, _array(name, leaf)[0], x, xp), tree)
     shape = tuple(np.broadcast_shapes(*(tuple(a.shape) for a in leaves(tree))))
-    if len(shape) > len(call.reduced) or not _fits(shape, call.reduced):
+    if len(shape) > len(call.reduced) or not _broadcasts_to(shape, call.reduced):
         axes = f"x of shape {call.shape} has slices of shape {call.reduced}"
         raise ValueError(f"{name} of shape {shape} does not fit: {axes}")
-    working = _working(_result_dtype((x, *leaves(tree)), xp), xp)
+    given = {f"{name}[{i}]": a for i, a in enumerate(leaves(tree))}
+    working = _working(_result_dtype(xp, x=x, **given), xp)
     kept = tuple(1 if i - x.ndim in call.axis else n for i, n in enumerate(x.shape))
 
     def in_slices(a: Array) -> Array:
@@ -206,7 +203,8 @@ def checked_alike(**trees: Any) -> tuple[list[Any], Namespace]:
     except ValueError:
         were = " and ".join(f"{name} of shape {of_one[0]}" for name, of_one in shapes.items())
         raise ValueError(f"{were} do not broadcast") from None
-    working = _working(_result_dtype((a for pairs in found.values() for a, _ in pairs), xp), xp)
+    given = {f"{name}[{i}]": a for name, of in found.items() for i, (a, _) in enumerate(of)}
+    working = _working(_result_dtype(xp, **given), xp)
 
     def alike(a: Array) -> Array:
         return xp.astype(xp.asarray(a), working, copy=False)
@@ -248,14 +246,7 @@ def leaves(tree: Any) -> list[Array]:
 
 def _array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
     """Return an array of the kind, made by NumPy if it was none, and its library."""
-    a = value
-    if isinstance(value, PLAIN):
-        try:
-            a = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(
-                f"{name} must be a rectangular sequence of {kind.noun}s: {error}"
-            ) from None
+    a = _made_by_numpy(name, value, kind) if isinstance(value, PLAIN) else value
     if not is_array_api_obj(a) or _name(type(a)) == "MaskedArray":
         raise TypeError(
             f"{name} must be an array, a sequence of {kind.noun}s or a {kind.noun}, "
@@ -263,7 +254,7 @@ def _array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
         )
     xp = array_namespace(a)
     if not _is_kind(a.dtype, kind.dtypes, xp):
-        was = repr(value) if isinstance(value, numbers.Number) else f"dtype {_name(a.dtype)}"
+        was = repr(value) if isinstance(value, (int, float, complex)) else f"dtype {_name(a.dtype)}"
         raise TypeError(f"{name} must be {kind.adjective}, got {was}")
     if is_torch_array(a) and a.requires_grad:
         # Its engine would differentiate the formula, which is wrong at ties and infinities.
@@ -274,11 +265,29 @@ def _array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
     return a, xp
 
 
+def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:
+    try:
+        a = np.asarray(value)
+        if a.dtype == object and all(isinstance(entry, numbers.Real) for entry in a.flat):
+            a = np.asarray(a, dtype=float)  # large integers, fractions
+        return a
+    except OverflowError:
+        raise ValueError(f"{name} must fit in float64, got a number that does not") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be a rectangular sequence of {kind.noun}s: {error}"
+        ) from None
+    except (TypeError, RuntimeError) as error:  # arrays of another library among the entries
+        raise TypeError(f"{name} must be an array or a sequence of {kind.noun}s: {error}") from None
+
+
 def _option(name: str, value: Any, x: Array, xp: Namespace, kind: Kind = REAL) -> Array:
     """Return an array of the library of x, a real number, or None."""
-    if value is None or (isinstance(value, numbers.Real) and kind is REAL):
-        return value
+    if value is None:
+        return None
     a, own = _array(name, value, kind)
+    if isinstance(value, numbers.Real) and kind is REAL:
+        return a.item()
     if isinstance(value, PLAIN):
         return xp.asarray(a.tolist(), device=device(x))
     if own is not xp:
@@ -288,17 +297,35 @@ def _option(name: str, value: Any, x: Array, xp: Namespace, kind: Kind = REAL) -
     return a
 
 
-def _result_dtype(arrays: Iterable[Any], xp: Namespace) -> Any:
+def _promoted(arrays: Arrays, dtype: Any, xp: Namespace) -> Arrays:
+    """Return arrays of the dtype; x only where it is not floating, for a narrow one is kept."""
+    x, where, temperature, weights = arrays
+    if temperature is not None and _known_to_be_bad(temperature, xp):
+        raise ValueError(f"temperature must lie in [0, inf], got {temperature}")
+    if isinstance(weights, numbers.Real) and not _fits(weights, xp.finfo(dtype)):
+        raise ValueError(f"weights must be 0 or a normal {_name(dtype)} number, got {weights}")
+    if not _is_kind(x.dtype, "real floating", xp):
+        x = xp.astype(x, dtype)  # before any subtraction: integers would wrap
+    temperature, weights = (_as_real(a, dtype, x, xp) for a in (temperature, weights))
+    return Arrays(x, where, temperature, weights)
+
+
+def _result_dtype(xp: Namespace, **arrays: Any) -> Any:
     """Return the real floating dtype of the result; Python numbers do not count."""
-    dtypes = [a.dtype for a in arrays if a is not None and not isinstance(a, numbers.Real)]
-    real = [d for d in dtypes if _is_kind(d, "real floating", xp)]
+    given = {name: a for name, a in arrays.items() if not isinstance(a, (numbers.Real, NoneType))}
+    real = [a for a in given.values() if _is_kind(a.dtype, "real floating", xp)]
     default = xpx.default_dtype(xp, "real floating")
     if not real:
         return default
     try:
-        return xp.result_type(*dtypes)
+        return xp.result_type(*given.values())
     except TypeError:  # integers and floats do not mix in every library
-        return xp.result_type(*real, *([default] if len(real) < len(dtypes) else []))
+        pass
+    try:
+        return xp.result_type(*real, *([default] if len(real) < len(given) else []))
+    except TypeError:
+        dtypes = ", ".join(f"{name} of {_name(a.dtype)}" for name, a in given.items())
+        raise TypeError(f"the arguments must have dtypes that promote, got {dtypes}") from None
 
 
 def _working(dtype: Any, xp: Namespace) -> Any:
@@ -308,9 +335,12 @@ def _working(dtype: Any, xp: Namespace) -> Any:
 
 def _as_real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
     """Return a number or an array as an array of the dtype; None stays None."""
-    if isinstance(a, numbers.Real):
+    if a is None:
+        return None
+    with np.errstate(all="ignore"):
+        if not isinstance(a, numbers.Real):
+            return xp.astype(a, dtype, copy=False)
         return xp.asarray(float(a), dtype=dtype, device=device(x))
-    return a if a is None else xp.astype(a, dtype, copy=False)
 
 
 def _axes(axis: Any, ndim: int) -> Axes:
@@ -348,7 +378,7 @@ def _broadcast(name: str, a: Array, x: Array) -> tuple[int, ...]:
         raise _misfit(name, a, x) from None
 
 
-def _fits(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+def _broadcasts_to(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     """Tell whether a shape broadcasts to another."""
     try:
         return bool(np.broadcast_shapes(shape, to) == to)
@@ -382,6 +412,11 @@ def _known_to_be_bad(temperature: Any, xp: Namespace) -> bool:
         return not xp.all(temperature >= 0)
     except TypeError:  # traced by a compiler
         return False
+
+
+def _fits(number: Any, limits: Any) -> bool:
+    size = abs(float(number))
+    return not 0.0 < size < float(limits.smallest_normal) and not limits.max < size < math.inf
 
 
 def _is_kind(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:

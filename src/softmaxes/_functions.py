@@ -20,8 +20,8 @@ def softmax(
     Parameters
     ----------
     x : array, shape (..., n, ...)
-        Scores (logits), in nats. Real; integers and booleans are promoted to the default real dtype
-        of the library first. Lists and numbers become NumPy arrays.
+        Scores (logits), in nats. Real; integers and booleans are promoted to a real floating dtype
+        before anything is subtracted. Lists and numbers become NumPy arrays.
     axis : int, tuple of ints or None, default: -1
         Axis or axes along which the probabilities sum to 1, with ``n`` entries in all; None for all
         axes.
@@ -29,13 +29,15 @@ def softmax(
         True for the entries that take part. All others have probability 0 and derivative 0,
         whatever stands there.
     temperature : float or array, broadcastable to `x`, default: 1
-        Temperature :math:`\tau` in [0, inf], applied after the maximum is subtracted, so that it
-        cannot overflow. Differentiable.
+        Temperature :math:`\tau` in [0, inf]. One for each slice is applied after the maximum is
+        subtracted, so that it cannot overflow. Where entries of a slice have different ones, `x` is
+        divided first, and may overflow. Differentiable.
 
     Returns
     -------
     array, same shape as `x`
-        Probabilities, each in [0, 1], in the dtype of `x`.
+        Probabilities, each in [0, 1], in the dtype of `x`, promoted with that of an array or list
+        of `temperature`. Integers and booleans alone give the default real dtype of the library.
 
     Raises
     ------
@@ -53,8 +55,9 @@ def softmax(
 
     Notes
     -----
-    Relatively accurate in every entry, however small, within 8 ulp of the exact result; float16 and
-    bfloat16 are computed in float32 and rounded once. The Jacobian is
+    Within 8 ulp of the exact result in every entry, however small (on JAX, which takes subnormal
+    numbers for 0, ``n`` times the smallest normal number more); float16 and bfloat16 are computed
+    in float32 and rounded once. The maximum is subtracted first [1]_. The Jacobian is
     :math:`(\operatorname{diag}(p) - p p^\top) / \tau`; its rows sum to 0.
 
     An entry ``-inf`` has probability 0, and so has every entry of a slice with nothing else (or
@@ -76,9 +79,13 @@ def softmax(
     >>> print(sm.softmax([1, 2, 3, 4]))
     [0.0320586  0.08714432 0.23688282 0.64391426]
 
-    Scores whose exponentials overflow:
+    Scores whose exponentials overflow, by the formula as it stands and by this function:
 
-    >>> print(sm.softmax(np.array([1000.0, 1001.0])))
+    >>> x = np.array([1000.0, 1001.0])
+    >>> with np.errstate(over="ignore", invalid="ignore"):
+    ...     print(np.exp(x) / np.sum(np.exp(x)))
+    [nan nan]
+    >>> print(sm.softmax(x))
     [0.26894142 0.73105858]
 
     A row with nothing to choose from:
@@ -102,8 +109,8 @@ def log_softmax(
     Parameters
     ----------
     x : array, shape (..., n, ...)
-        Scores (logits), in nats. Real; integers and booleans are promoted to the default real dtype
-        of the library first. Lists and numbers become NumPy arrays.
+        Scores (logits), in nats. Real; integers and booleans are promoted to a real floating dtype
+        before anything is subtracted. Lists and numbers become NumPy arrays.
     axis : int, tuple of ints or None, default: -1
         Axis or axes along which the probabilities sum to 1, with ``n`` entries in all; None for all
         axes.
@@ -111,13 +118,16 @@ def log_softmax(
         True for the entries that take part. All others have log-probability -inf and derivative 0,
         whatever stands there.
     temperature : float or array, broadcastable to `x`, default: 1
-        Temperature :math:`\tau` in [0, inf], applied after the maximum is subtracted, so that it
-        cannot overflow. Differentiable.
+        Temperature :math:`\tau` in [0, inf]. One for each slice is applied after the maximum is
+        subtracted, so that it cannot overflow. Where entries of a slice have different ones, `x` is
+        divided first, and may overflow. Differentiable.
 
     Returns
     -------
     array, same shape as `x`
-        Log-probabilities, in nats, each in [-inf, 0], in the dtype of `x`.
+        Log-probabilities, in nats, each in [-inf, 0], in the dtype of `x`, promoted with that of an
+        array or list of `temperature`. Integers and booleans alone give the default real dtype of
+        the library.
 
     Raises
     ------
@@ -131,15 +141,18 @@ def log_softmax(
     See Also
     --------
     softmax : The probabilities.
+    logsumexp : What is subtracted from the scores.
 
     Notes
     -----
     Relatively accurate in every entry, within 6 ulp, also in the dominant one, where the
-    log-probability may be far smaller than the rounding error of 1. The Jacobian is
-    :math:`(I - 1 p^\top) / \tau`.
+    log-probability may be far smaller than the rounding error of 1 [1]_; float16 and bfloat16 are
+    computed in float32 and rounded once. The Jacobian is :math:`(I - 1 p^\top) / \tau`, with
+    entries :math:`(\delta_{ij} - p_j) / \tau`.
 
-    An entry ``-inf`` stays -inf; a slice with nothing else is -inf everywhere, with derivative 0.
-    One ``+inf`` gives 0 there and -inf elsewhere; several are NaN. A NaN makes its own slice NaN.
+    An entry ``-inf`` stays -inf; unless it is masked, its derivative is that of any other entry. A
+    slice with nothing else is -inf everywhere, with derivative 0. One ``+inf`` gives 0 there and
+    -inf elsewhere; several are NaN, and the others -inf. A NaN makes its own slice NaN.
     Temperatures 0 and inf give the logarithm of what softmax gives. A 0-d `x` gives 0.
 
     References
@@ -183,8 +196,8 @@ def logsumexp(
     Parameters
     ----------
     x : array, shape (..., n, ...)
-        Scores (logits), in nats. Real; integers and booleans are promoted to the default real dtype
-        of the library first. Lists and numbers become NumPy arrays.
+        Scores (logits), in nats. Real; integers and booleans are promoted to a real floating dtype
+        before anything is subtracted. Lists and numbers become NumPy arrays.
     axis : int, tuple of ints or None, default: None
         Axis or axes to sum over; None for all axes.
     where : bool array, broadcastable to `x`, optional
@@ -198,9 +211,10 @@ def logsumexp(
 
     Returns
     -------
-    array, the shape of `x` without `axis`
-        The logarithm of the sum, in nats, in [-inf, inf], in the dtype of `x` (promoted with that
-        of an array of `weights`).
+    array, the shape of `x` broadcast with `weights`, without `axis`
+        The logarithm of the sum, in nats, in [-inf, inf], in the dtype of `x`, promoted with that
+        of an array or list of `weights`. Integers and booleans alone give the default real dtype of
+        the library. With `keepdims` the summed axes have length 1.
 
     Raises
     ------
@@ -213,16 +227,23 @@ def logsumexp(
     See Also
     --------
     softmax : Its gradient.
+    log_softmax : The scores less this function of them.
 
     Notes
     -----
-    The error is at most 6 ulp of the larger of ``abs(max(x))`` and ``abs(y)``; no relative accuracy
-    is possible where the two nearly cancel. The gradient by `x` is softmax, the Hessian
-    :math:`\operatorname{diag}(p) - p p^\top`, the gradient by `weights` :math:`e^{x_i - y}`.
+    Without weights, the error is at most 6 ulp of the larger of ``abs(max(x))`` and ``abs(y)``; no
+    relative accuracy is possible where the two nearly cancel. With positive weights, 1 counts
+    beside them; with weights of both signs the sum may cancel, and there is no bound. Float16 and
+    bfloat16 are computed in float32 and rounded once. The maximum is subtracted first [1]_.
+
+    Without weights, the gradient by `x` is :math:`p = \operatorname{softmax}(x)` and the Hessian
+    :math:`\operatorname{diag}(p) - p p^\top`; with them, the gradient is
+    :math:`q_i = w_i e^{x_i - y}` and the Hessian :math:`\operatorname{diag}(q) - q q^\top`. The
+    gradient by `weights` is :math:`e^{x_i - y}`.
 
     The sum over nothing (no entry, all masked, all -inf) is 0 and its logarithm -inf, with
-    derivative 0. One or more ``+inf`` give +inf. A NaN makes its own slice NaN. A 0-d `x` is
-    returned.
+    derivative 0. One or several ``+inf`` give +inf, or NaN where one of them has a negative
+    weight. A NaN makes its own slice NaN. A 0-d `x` is returned, plus log w with a weight.
 
     References
     ----------
@@ -237,8 +258,10 @@ def logsumexp(
     >>> print(sm.logsumexp([1000.0, 1000.0]))
     1000.6931471805599
 
-    A small term beside a large one is not lost:
+    A small term beside a large one, in the formula as it stands and in this function:
 
+    >>> print(np.log(1 + np.exp(-40.0)))
+    0.0
     >>> print(sm.logsumexp([0.0, -40.0]))
     4.248354255291589e-18
     """

@@ -8,13 +8,12 @@ library is named; `xp` is the namespace of the arrays.
 With M the maximum of the scores over the support (the entries that `where` keeps, that are not -inf
 and whose weight is not 0), every formula is written in
 
-    z_i = (x_i - M) / temperature,    e_i = exp(z_i),    S = sum of w_i e_i = near + rest,
+    z_i = (x_i - M) / temperature,    t_i = w_i exp(z_i),    S = sum of t_i = near + rest,
 
-where `near` is the sum of w_i over the entries with e_i > 1/2, without weights their number, and
-`rest` the sum of w_i (e_i - 1) over these and of w_i e_i over all others. At a dominant entry near
-is 1, and log1p(rest + (near - 1)) is right to its last digits where the logarithm of S, rounded to
-1, is 0 [1]_. Among near ties e_i - 1 is exact and small, and its sum keeps the digits that a sum of
-numbers close to 1 would drop.
+where `near` is the number of terms t_i > 1/2, and `rest` the sum of t_i - 1 over these and of t_i
+over all others. At a dominant entry near is 1, and log1p(rest + (near - 1)) is right to its last
+digits where the logarithm of S, rounded to 1, is 0 [1]_. Among near ties t_i - 1 is exact and
+small, and its sum keeps the digits that a sum of numbers close to 1 would drop.
 
 References
 ----------
@@ -29,56 +28,57 @@ from typing import NamedTuple
 
 from softmaxes._arrays import Array, Arrays, Axes, Namespace, device
 
-__all__ = ["excess", "log_softmax", "logsumexp", "maximum", "softmax"]
-
-LOG_2 = math.log(2.0)
+__all__ = ["density", "excess", "log_softmax", "logsumexp", "maximum", "softmax"]
 
 
 def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    # With weights, e_i / S is the derivative of logsumexp by w_i; without, by x_i.
-    arrays, scale = _unit_weights(arrays, axis=axis, xp=xp)
-    s = _exponentials(arrays, axis=axis, xp=xp)
-    y = s.e / (s.near + s.rest)
-    if scale is not None:
-        # An entry of weight 0 may lie above the maximum; not every exponential overflows to inf.
-        y = xp.where(s.z > math.log(xp.finfo(y.dtype).max), xp.inf, y / scale)
-    return xp.where(s.outside, 0.0, y)
+    s = _terms(arrays, axis=axis, xp=xp)
+    return xp.where(s.outside, 0.0, s.terms / (s.near + s.rest))
 
 
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
-    s = _exponentials(arrays, axis=axis, xp=xp)
+    s = _terms(arrays, axis=axis, xp=xp)
     return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.excess))
 
 
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    arrays, scale = _unit_weights(arrays, axis=axis, xp=xp)
-    s = _exponentials(arrays, axis=axis, xp=xp)
+    s = _terms(arrays, axis=axis, xp=xp)
     log_sum = xp.log1p(s.excess)
-    limit = s.maximum  # where there is nothing finite to shift by: -inf, +inf or NaN
-    if scale is not None:
+    if arrays.weights is not None:
         # A weighted sum may be far below 1, where S - 1 cancels, and may be negative: NaN.
         total = s.near + s.rest
-        log_sum = xp.where(total < 0.5, xp.log(total), log_sum) + xp.log(scale)
-        limit = xp.where((limit == xp.inf) & ~(s.near > 0), xp.nan, limit)
-    return xp.where(xp.isfinite(s.maximum), s.maximum + log_sum, limit)
+        log_sum = xp.where(total < 0.5, xp.log(total), log_sum)
+        log_sum = xp.where((s.maximum == xp.inf) & (s.rest < 0.0), xp.nan, log_sum)
+    return s.maximum + log_sum
+
+
+def density(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    # exp(z_i) / S: softmax without its factor w_i, the derivative of logsumexp by w_i.
+    s = _terms(arrays, axis=axis, xp=xp)
+    half = xp.exp(0.5 * s.z)
+    y = half * (half * (1.0 + s.error) / (s.near + s.rest))
+    # A finite score of weight 0 has no part in the sum, but a derivative by its weight.
+    x, _, _ = _support(arrays, axis=axis, xp=xp)
+    return xp.where(s.outside & ~(xp.isfinite(x) & xp.isfinite(s.maximum)), 0.0, y)
 
 
 def maximum(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    x, _ = _support(arrays, axis=axis, xp=xp)
+    x, _, _ = _support(arrays, axis=axis, xp=xp)
     return _maximum(x, axis=axis, xp=xp)
 
 
 def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    return _exponentials(arrays, axis=axis, xp=xp).excess
+    return _terms(arrays, axis=axis, xp=xp).excess
 
 
-class _Exponentials(NamedTuple):
-    """`z`, `e` and `outside` (the entries that do not count) like x; the others reduced."""
+class _Terms(NamedTuple):
+    """`maximum`, `near` and `rest` reduced, the others like x; `outside` is not in the support."""
 
     maximum: Array
     z: Array
-    e: Array
+    error: Array
+    terms: Array
     near: Array
     rest: Array
     outside: Array
@@ -89,45 +89,87 @@ class _Exponentials(NamedTuple):
         return self.rest + (self.near - 1.0)
 
 
-def _exponentials(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Exponentials:
-    x, temperature = _support(arrays, axis=axis, xp=xp)
-    w = arrays.weights
-    scores = x if w is None else xp.where(w == 0.0, -xp.inf, x)
-    maximum = _maximum(scores, axis=axis, xp=xp)
-    top = (scores == maximum) & (scores > -xp.inf)
+def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
+    x, low, temperature = _support(arrays, axis=axis, xp=xp)
+    x, w, scores = _finite_weights(x, arrays.weights, xp=xp)
+    maximum = _shift(scores, w, axis=axis, xp=xp)
+    top = scores == maximum
 
     z, error = _gaps(x, maximum, temperature, xp=xp)
+    if low is not None:
+        error = error + (low - _maximum(xp.where(top, low, -xp.inf), axis=axis, xp=xp))
     z = xp.where(top, -xp.zeros_like(maximum), z)
+    error = xp.where(~top & (xp.abs(error) < 1.0), error, 0.0)  # NaN where z is infinite
+
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.
-    e = xp.exp(z) * (1.0 + xp.where(top, 0.0, error))
+    terms = (xp.exp(z) if w is None else _weighted_exp(z, w, scores, xp=xp)) * (1.0 + error)
+    is_near = terms > 0.5
+    near = _sum(xp.astype(is_near, x.dtype), axis=axis, xp=xp)
+    rest = _sum(xp.where(is_near, terms - 1.0, terms), axis=axis, xp=xp)
 
-    is_near = (z > -LOG_2) & (scores > -xp.inf)
-    terms = xp.where(is_near, e - 1.0, e)
-    near = count = _sum(xp.astype(is_near, x.dtype), axis=axis, xp=xp)
-    if w is not None:
-        near = _sum(xp.where(is_near, w, 0.0), axis=axis, xp=xp)
-        terms = xp.where(w == 0.0, 0.0, w * terms)
-    rest = _sum(terms, axis=axis, xp=xp)
-
-    # Beside one +inf nothing counts; for several no limit exists. A finite score of weight 0 has no
-    # part in the sum, but the derivative by its weight is not 0.
-    outside = ((scores == -xp.inf) & ~xp.isfinite(x)) | ((maximum == xp.inf) & ~top)
-    undefined = top & (maximum == xp.inf) & (count > 1.0)
-    z, e = xp.where(undefined, xp.nan, z), xp.where(undefined, xp.nan, e)
-    return _Exponentials(maximum, z, e, near, rest, outside)
+    undefined = top & (maximum == xp.inf) & (near - rest > 1.0)  # no limit for several +inf
+    z, terms = xp.where(undefined, xp.nan, z), xp.where(undefined, xp.nan, terms)
+    return _Terms(maximum, z, error, terms, near, rest, outside=scores == -xp.inf)
 
 
-def _support(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array]:
-    """Return scores with -inf outside the support, and one temperature per slice."""
+def _weighted_exp(z: Array, w: Array, scores: Array, *, xp: Namespace) -> Array:
+    half = xp.exp(0.5 * z)  # so that a large weight and a small exponential meet halfway
+    return xp.where(scores == -xp.inf, 0.0, (w * half) * half)
+
+
+def _support(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array, Array]:
+    """Return scores with -inf outside the support, their low parts, one temperature per slice."""
     x, where, temperature, _ = arrays
     if where is not None:
         x = xp.where(where, x, -xp.inf)
     if temperature is None:
-        return x, None
+        return x, None, None
+    # No softmax has a negative temperature; but -0.0 is not negative.
+    temperature = xp.where(temperature >= 0.0, xp.abs(temperature), xp.nan)
+    x = xp.where((temperature >= 0.0) | (x == -xp.inf), x, xp.nan)
     if any(temperature.shape[a] > 1 for a in axis):
-        x, temperature = _common_temperature(x, temperature, axis=axis, xp=xp)
-    # No softmax has a negative temperature.
-    return xp.where((temperature >= 0.0) | (x == -xp.inf), x, xp.nan), temperature
+        return _common_temperature(x, temperature, axis=axis, xp=xp)
+    return x, None, temperature
+
+
+def _common_temperature(
+    x: Array, temperature: Array, *, axis: Axes, xp: Namespace
+) -> tuple[Array, Array, Array]:
+    """
+    Return scores with one temperature per slice, for entries that each have their own.
+
+    Where these are equal they are that temperature, so that its limits hold; elsewhere the scores
+    are divided, where 0 / 0 is 0, and the temperature is 1.
+    """
+    counted = x != -xp.inf
+    lowest = -_maximum(xp.where(counted, -temperature, -xp.inf), axis=axis, xp=xp)
+    highest = _maximum(xp.where(counted, temperature, -xp.inf), axis=axis, xp=xp)
+    common = lowest == highest
+    quotient, low = _quotient(x, temperature, xp=xp)
+    divided = ~common & counted & (x != 0.0)
+    low = xp.where(divided & (xp.abs(low) < 1.0), low, 0.0)
+    return xp.where(divided, quotient, x), low, xp.where(common, lowest, 1.0)
+
+
+def _finite_weights(x: Array, w: Array, *, xp: Namespace) -> tuple[Array, Array, Array]:
+    """Return scores and finite weights, an infinite weight as an infinite score, and the support."""
+    if w is None:
+        return x, None, x
+    infinite = (xp.abs(w) == xp.inf) & (x > -xp.inf)
+    x = xp.where(infinite, xp.inf, x)
+    w = xp.where(x == xp.inf, xp.sign(w), w)
+    return x, w, xp.where(w == 0.0, -xp.inf, x)
+
+
+def _shift(scores: Array, w: Array, *, axis: Axes, xp: Namespace) -> Array:
+    """Return the maximum of the scores, or of score + log |w| where the two are far apart."""
+    maximum = _maximum(scores, axis=axis, xp=xp)
+    if w is None:
+        return maximum
+    keys = xp.where(scores == -xp.inf, -xp.inf, scores + xp.log(xp.abs(w)))
+    largest = _maximum(keys, axis=axis, xp=xp)
+    # exp(30) is within the range of every dtype, and the logarithm of a sum up to it exact enough.
+    return xp.where(xp.abs(largest - maximum) > 30.0, largest, maximum)
 
 
 def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tuple[Array, Array]:
@@ -139,14 +181,18 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
     """
     shift = xp.where(xp.isfinite(maximum), maximum, 0.0)
     if temperature is not None:
-        # Halves of both keep x - M from overflowing where the quotient does not.
-        x, shift, half = x * 0.5, shift * 0.5, temperature * 0.5
+        # Halves keep x - M from overflowing where the quotient does not; of small numbers, multiples
+        # keep the error from being flushed to 0.
+        large = _large(x, xp=xp)
+        scale = xp.where(temperature < 1.0 / large, large**0.5, xp.ones_like(temperature))
+        scale = xp.where(xp.abs(shift) > 1.0, 0.5, scale)
+        x, shift, temperature = x * scale, shift * scale, temperature * scale
     z, error = _two_sum(x, -shift)
     if temperature is not None:
-        gap, z = z, xp.where(z == -xp.inf, z, z / half)
-        error = (_remainder(gap, z, half, xp=xp) + error) / half
-    z = xp.where(maximum == xp.inf, -xp.inf, z)
-    return z, xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where z is infinite
+        quotient, low = _quotient(z, temperature, xp=xp)
+        lost = (z == -xp.inf) | ((temperature == 0.0) & (z <= 0.0))
+        z, error = xp.where(lost, -xp.inf, quotient), low + error / temperature
+    return xp.where(maximum == xp.inf, -xp.inf, z), error
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
@@ -156,11 +202,21 @@ def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     return total, (a - (total - part)) + (b - part)
 
 
-def _remainder(a: Array, q: Array, b: Array, *, xp: Namespace) -> Array:
-    """Return a - q b for q = a / b rounded, by Dekker's splitting: every product is exact."""
+def _quotient(a: Array, b: Array, *, xp: Namespace) -> tuple[Array, Array]:
+    """Return q = a / b rounded and (a - q b) / b, by Dekker's splitting: every product is exact."""
+    q = a / b
+    # A power of 2 brings b to where its halves neither overflow nor underflow.
+    large = _large(a, xp=xp)
+    scale = xp.where(b > large**0.5, 1.0 / large, xp.where(b < large**-0.5, large, xp.ones_like(b)))
+    a, b = a * scale, b * scale
     q_high, q_low = _split(q, xp=xp)
     b_high, b_low = _split(b, xp=xp)
-    return ((a - q_high * b_high) - q_high * b_low - q_low * b_high) - q_low * b_low
+    return q, (((a - q_high * b_high) - q_high * b_low - q_low * b_high) - q_low * b_low) / b
+
+
+def _large(a: Array, *, xp: Namespace) -> float:
+    """Return a power of 2 near the square root of the largest number of the dtype."""
+    return float(2.0 ** (math.frexp(xp.finfo(a.dtype).max)[1] // 2))
 
 
 def _split(a: Array, *, xp: Namespace) -> tuple[Array, Array]:
@@ -171,44 +227,14 @@ def _split(a: Array, *, xp: Namespace) -> tuple[Array, Array]:
     return high, a - high
 
 
-def _common_temperature(
-    x: Array, temperature: Array, *, axis: Axes, xp: Namespace
-) -> tuple[Array, Array]:
-    """
-    Return scores with one temperature per slice, for entries that each have their own.
-
-    Where these are equal they are that temperature, so that its limits hold; elsewhere the scores
-    are divided, where 0 / 0 is 0, and the temperature is 1.
-    """
-    counted = x > -xp.inf
-    lowest = -_maximum(xp.where(counted, -temperature, -xp.inf), axis=axis, xp=xp)
-    highest = _maximum(xp.where(counted, temperature, -xp.inf), axis=axis, xp=xp)
-    quotient = xp.where((x == 0.0) | ~counted, x, x / temperature)
-    quotient = xp.where((temperature >= 0.0) | ~counted, quotient, xp.nan)
-    common = lowest == highest
-    return xp.where(common, x, quotient), xp.where(common, lowest, 1.0)
-
-
-def _sum(a: Array, *, axis: Axes, xp: Namespace) -> Array:
-    return xp.sum(a, axis=axis, keepdims=True)
-
-
 def _maximum(x: Array, *, axis: Axes, xp: Namespace) -> Array:
     """Return the maximum, -inf over nothing."""
-    if any(x.shape[a] == 0 for a in axis):
+    if 0 in x.shape:
         kept = {a % x.ndim for a in axis}
         shape = tuple(1 if a in kept else n for a, n in enumerate(x.shape))
         return xp.full(shape, -xp.inf, dtype=x.dtype, device=device(x))
     return xp.max(x, axis=axis, keepdims=True)
 
 
-def _unit_weights(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Arrays, Array]:
-    """Return the weights divided by the largest, so that no sum overflows, and the largest."""
-    weights = arrays.weights
-    if weights is None:
-        return arrays, None
-    if arrays.where is not None:
-        weights = xp.where(arrays.where, weights, 0.0)
-    scale = _maximum(xp.abs(weights), axis=axis, xp=xp)
-    scale = xp.where((scale > 0.0) & xp.isfinite(scale), scale, 1.0)
-    return arrays._replace(weights=weights / scale), scale
+def _sum(a: Array, *, axis: Axes, xp: Namespace) -> Array:
+    return xp.sum(a, axis=axis, keepdims=True)

@@ -15,46 +15,70 @@ out by `where`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Axes, Namespace
 
-__all__ = ["Rule", "excess", "log_softmax", "logsumexp", "maximum", "softmax"]
+__all__ = [
+    "Rule",
+    "density",
+    "excess",
+    "ingredients",
+    "log_softmax",
+    "logsumexp",
+    "maximum",
+    "softmax",
+]
 
 
 class Rule(NamedTuple):
     """
-    A formula with its derivatives, written in the probabilities p.
+    A formula with its derivatives, written in the probabilities p and the density d.
 
-    `jvp(p, arrays, tangents)` is the tangent of the output, where a tangent may be None;
-    `vjp(p, arrays, u)` and `hvp(p, arrays, v)` are derivatives by x: the cotangent of x, and the
-    derivative in the direction v of the gradient of the sum of all outputs. The probabilities are
-    the output itself, or that of the rule `probabilities` on the same arrays. `reduces` tells
-    whether the output has one entry per slice instead of one per score.
+    `jvp(p, d, arrays, tangents)` is the tangent of the output, where a tangent may be None, and d
+    with that of the weights. `vjp(p, arrays, u)` and `hvp(p, arrays, v)`, which the public
+    functions have, are derivatives by x: the cotangent of x, and the derivative in the direction v
+    of the gradient of the sum of all outputs. The probabilities are the output itself, or that of
+    the rule `probabilities` on the same arrays. `reduces` tells whether the output has one entry
+    per slice instead of one per score.
     """
 
     primal: Callable[..., Array]
     jvp: Callable[..., Array]
-    vjp: Callable[..., Array]
-    hvp: Callable[..., Array]
+    vjp: Any = None
+    hvp: Any = None
     probabilities: Rule | None = None
     reduces: bool = False
+
+
+def ingredients(
+    rule: Rule, value: Callable[[Rule], Array], tangents: Arrays
+) -> tuple[Array, Array]:
+    """Return p and d for the JVP of a rule, where value(rule) is its output for the same arrays."""
+    needs_density = rule is density or tangents.weights is not None
+    return value(rule.probabilities or rule), value(density) if needs_density else None
 
 
 # softmax ------------------------------------------------------------------------------------------
 # y = p,    ∂p_i/∂z_j = p_i (δ_ij - p_j),    z = x / temperature
 #
-# With weights, y_i = e_i / Σ w_j e_j, the derivative of logsumexp by w_i. With q_i = w_i y_i,
-#     dy_i = y_i (dz_i - Σ q_j dz_j) - y_i Σ y_j dw_j.
+# With weights, p_i = w_i d_i for the density d_i = e^z_i / Σ w_j e^z_j; the p_i still sum to 1.
+#     ∂p_i/∂w_j = δ_ij d_i - p_i d_j
 
 
-def _softmax_jvp(p: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    dz, dw = _score_tangent(arrays, tangents, axis=axis, xp=xp), tangents.weights
-    p = p if arrays.weights is None else _finite(p, xp=xp)
-    by_z = 0.0 if dz is None else _covariance(p, arrays, dz, axis=axis, xp=xp)
-    by_w = 0.0 if dw is None else p * _sum_where(p != 0.0, p * dw, axis=axis, xp=xp)
-    return by_z - by_w
+def _softmax_jvp(
+    p: Array, d: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
+) -> Array:
+    covariance = partial(_covariance, p, arrays, axis=axis, xp=xp)
+    by_z = _by_scores(covariance, arrays, tangents, axis=axis, xp=xp)
+    if tangents.weights is None:
+        return by_z
+    share = xp.where(d == 0.0, 0.0, d * tangents.weights)
+    by_w = share - p * xp.sum(share, axis=axis, keepdims=True)
+    dominant = _dominant(p, arrays, axis=axis, xp=xp)
+    return by_z + _sum_to_zero(dominant, by_w, axis=axis, xp=xp)
 
 
 def _softmax_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Namespace) -> Array:
@@ -73,19 +97,21 @@ softmax = Rule(_primals.softmax, _softmax_jvp, _softmax_vjp, _softmax_hvp)
 
 
 def _log_softmax_jvp(
-    p: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
+    p: Array, d: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
 ) -> Array:
-    dz = _score_tangent(arrays, tangents, axis=axis, xp=xp)
-    dz = dz - _sum_where(p > 0.5, dz, axis=axis, xp=xp)
-    dy = dz - _sum_where(p != 0.0, p * dz, axis=axis, xp=xp)
-    return xp.where(_counted(p, arrays, axis=axis, xp=xp), dy, 0.0)
+    def centred(v: Array) -> Array:
+        v = v - _sum_where(p > 0.5, v, axis=axis, xp=xp)
+        v = v - _sum_where(p != 0.0, p * v, axis=axis, xp=xp)
+        return xp.where(_counted(p, arrays, axis=axis, xp=xp), v, 0.0)
+
+    return _by_scores(centred, arrays, tangents, axis=axis, xp=xp)
 
 
 def _log_softmax_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Namespace) -> Array:
     u = xp.where(_counted(p, arrays, axis=axis, xp=xp), u, 0.0)
     total = xp.sum(u, axis=axis, keepdims=True)
-    g = u - xp.where(p == 0.0, 0.0, p * total)
-    return _per_temperature(_sum_to_zero(p > 0.5, None, g, axis=axis, xp=xp), arrays, xp=xp)
+    g = _sum_to_zero(p > 0.5, u - xp.where(p == 0.0, 0.0, p * total), axis=axis, xp=xp)
+    return _per_temperature(g, arrays, xp=xp)
 
 
 def _log_softmax_hvp(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
@@ -108,28 +134,27 @@ log_softmax = Rule(
 
 
 # logsumexp ----------------------------------------------------------------------------------------
-# y = log Σ w_i e^x_i,    ∂y/∂x_i = q_i = w_i p_i,    ∂y/∂w_i = p_i,    Hessian diag(q) - q qᵀ
+# y = log Σ w_i e^x_i,    ∂y/∂x_i = p_i,    ∂y/∂w_i = d_i,    Hessian diag(p) - p pᵀ
 
 
 def _logsumexp_jvp(
-    p: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
+    p: Array, d: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
 ) -> Array:
-    dz, dw = _score_tangent(arrays, tangents, axis=axis, xp=xp), tangents.weights
-    q = _weighted(p, arrays, xp=xp)
-    by_z = 0.0 if dz is None else _sum_where(p != 0.0, q * dz, axis=axis, xp=xp)
-    by_w = 0.0 if dw is None else _sum_where(p != 0.0, p * dw, axis=axis, xp=xp)
-    return by_z + by_w
+    def mean(v: Array) -> Array:
+        return _sum_where(p != 0.0, p * v, axis=axis, xp=xp)
+
+    by_z = _by_scores(mean, arrays, tangents, axis=axis, xp=xp)
+    if tangents.weights is None:
+        return by_z
+    return by_z + _sum_where(d != 0.0, d * tangents.weights, axis=axis, xp=xp)
 
 
 def _logsumexp_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Namespace) -> Array:
-    q = _weighted(p, arrays, xp=xp)
-    return xp.where(p == 0.0, 0.0, q * u)
+    return xp.where(p == 0.0, 0.0, p * u)
 
 
 def _logsumexp_hvp(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
-    w = _weights(p, arrays, xp=xp)
-    h = _covariance(p, arrays, v, axis=axis, xp=xp)
-    return h if w is None else w * h
+    return _covariance(p, arrays, v, axis=axis, xp=xp)
 
 
 logsumexp = Rule(
@@ -137,67 +162,88 @@ logsumexp = Rule(
 )
 
 
+# density ------------------------------------------------------------------------------------------
+# d_i = e^z_i / Σ w_j e^z_j,    ∂d_i/∂z_j = d_i (δ_ij - p_j),    ∂d_i/∂w_j = -d_i d_j
+#
+# Where one p_k is dominant, row k is that of softmax divided by w_k, to be centred like it.
+
+
+def _density_jvp(
+    p: Array, d: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
+) -> Array:
+    dominant = _dominant(p, arrays, axis=axis, xp=xp)
+    d = xp.where(xp.isinf(d), 0.0, d)  # as it can be at an entry of weight 0
+
+    def by_score(v: Array) -> Array:
+        row = _covariance(p, arrays, v, axis=axis, xp=xp) / xp.where(dominant, arrays.weights, 1.0)
+        v = v - _sum_where(dominant, v, axis=axis, xp=xp)
+        v = v - _sum_where(p != 0.0, p * v, axis=axis, xp=xp)
+        return xp.where(dominant, row, xp.where(d == 0.0, 0.0, d * v))
+
+    by_z = _by_scores(by_score, arrays, tangents, axis=axis, xp=xp)
+    if tangents.weights is None:
+        return by_z
+    return by_z - d * _sum_where(d != 0.0, d * tangents.weights, axis=axis, xp=xp)
+
+
+density = Rule(_primals.density, _density_jvp, probabilities=softmax)
+
+
 # maximum and excess -------------------------------------------------------------------------------
 # Of the state (M, T) of a slice, in which only y = M + log(1 + T) has a meaning. So M may take all
 # of its derivative, ∂M/∂x_i = p_i and ∂T/∂x_i = 0: none is ever taken through a maximum.
 
 
-def _constant(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
-    return xp.zeros_like(p)
+def _constant(
+    y: Array, d: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
+) -> Array:
+    return xp.zeros_like(y)
 
 
-maximum = logsumexp._replace(primal=_primals.maximum)
-excess = Rule(_primals.excess, _constant, _constant, _constant, reduces=True)
+maximum = Rule(_primals.maximum, _logsumexp_jvp, probabilities=softmax, reduces=True)
+excess = Rule(_primals.excess, _constant, reduces=True)
 
 
 # What the rules share -----------------------------------------------------------------------------
 
 
 def _covariance(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
-    # J = diag(p) - p qᵀ, centred on both sides; without weights q = p, and J is its own transpose.
-    w, q = _weights(p, arrays, xp=xp), _weighted(p, arrays, xp=xp)
-    p = p if w is None else _finite(p, xp=xp)
-    dominant = q > (0.5 if w is None else 0.5 * xp.sum(xp.abs(q), axis=axis, keepdims=True))
+    # J = diag(p) - p pᵀ, centred on both sides and so symmetric: its own transpose.
+    dominant = _dominant(p, arrays, axis=axis, xp=xp)
     v = xp.where(p == 0.0, 0.0, v - _sum_where(dominant, v, axis=axis, xp=xp))
-    g = p * (v - xp.sum(q * v, axis=axis, keepdims=True))
-    return xp.where(p == 0.0, 0.0, _sum_to_zero(dominant, w, g, axis=axis, xp=xp))
+    g = p * (v - xp.sum(p * v, axis=axis, keepdims=True))
+    return xp.where(p == 0.0, 0.0, _sum_to_zero(dominant, g, axis=axis, xp=xp))
 
 
-def _sum_to_zero(dominant: Array, w: Array, g: Array, *, axis: Axes, xp: Namespace) -> Array:
-    """Set the dominant entry to minus the sum of the others, with weights w or None."""
-    others = _sum_where(~dominant, g if w is None else w * g, axis=axis, xp=xp)
-    return xp.where(dominant, -others if w is None else -others / xp.where(dominant, w, 1.0), g)
+def _dominant(p: Array, arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    """Tell the probability of more than half of the sum of absolute values; there is but one."""
+    if arrays.weights is None:
+        return p > 0.5
+    return p > 0.5 * xp.sum(xp.abs(p), axis=axis, keepdims=True)  # some may be negative
 
 
-def _weighted(p: Array, arrays: Arrays, *, xp: Namespace) -> Array:
-    """Return the probabilities q = w p, which sum to 1."""
-    w = _weights(p, arrays, xp=xp)
-    return p if w is None else w * _finite(p, xp=xp)
-
-
-def _weights(p: Array, arrays: Arrays, *, xp: Namespace) -> Array:
-    """Return the weights, 0 where anything may stand, or None."""
-    # Not where w == 0, which would cut the derivative by w there.
-    w = arrays.weights
-    return w if w is None else xp.where((p == 0.0) | xp.isinf(p), 0.0, w)
-
-
-def _finite(p: Array, *, xp: Namespace) -> Array:
-    """Return p, and 0 where it overflows, as it can at an entry of weight 0."""
-    return xp.where(xp.isinf(p), 0.0, p)
+def _sum_to_zero(dominant: Array, g: Array, *, axis: Axes, xp: Namespace) -> Array:
+    """Set the dominant entry to minus the sum of the others."""
+    return xp.where(dominant, -_sum_where(~dominant, g, axis=axis, xp=xp), g)
 
 
 def _sum_where(mask: Array, a: Array, *, axis: Axes, xp: Namespace) -> Array:
     return xp.sum(xp.where(mask, a, 0.0), axis=axis, keepdims=True)
 
 
-def _score_tangent(arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    # z = (x - M) / T:    dz = (dx - z dT) / T
-    dx, dt = tangents.x, tangents.temperature
-    if dt is None:
-        return None if dx is None else _per_temperature(dx, arrays, xp=xp)
-    z_dt = _scaled_scores(arrays, axis=axis, xp=xp) * dt
-    return _per_temperature(-z_dt if dx is None else dx - z_dt, arrays, xp=xp)
+def _by_scores(
+    linear: Callable[[Array], Array], arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
+) -> Array:
+    """Return linear(dz) for z = (x - M) / T, that is dz = (dx - z dT) / T; 0 where nothing moves."""
+    dx, dt, t = tangents.x, tangents.temperature, arrays.temperature
+    if dx is None and dt is None:
+        return 0.0
+    if dt is not None:
+        z_dt = _scaled_scores(arrays, axis=axis, xp=xp) * dt
+        dx = -z_dt if dx is None else dx - z_dt
+    if t is not None and any(t.shape[a] > 1 for a in axis):
+        return linear(_per_temperature(dx, arrays, xp=xp))
+    return _per_temperature(linear(dx), arrays, xp=xp)  # the division last, as it may overflow
 
 
 def _per_temperature(a: Array, arrays: Arrays, *, xp: Namespace) -> Array:
@@ -206,16 +252,19 @@ def _per_temperature(a: Array, arrays: Arrays, *, xp: Namespace) -> Array:
     if t is None:
         return a
     inside = (t > 0.0) & xp.isfinite(t)
-    return xp.where(inside, a / xp.where(inside, t, 1.0), 0.0)
+    # Below 0, p and with it a is NaN, but where it is masked.
+    return xp.where(inside, a / xp.where(inside, t, 1.0), xp.where(t >= 0.0, 0.0, a))
 
 
 def _scaled_scores(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     """Return z, up to a constant for each slice, 0 at the entries that do not count."""
-    x = arrays.x
-    kept = xp.isfinite(x) if arrays.where is None else xp.isfinite(x) & arrays.where
+    x, where, t, _ = arrays
+    kept = xp.isfinite(x) if where is None else xp.isfinite(x) & where
     x = xp.where(kept, x, 0.0)
-    if not any(arrays.temperature.shape[a] > 1 for a in axis):
-        # With one temperature any constant may be subtracted; the maximum keeps the products small.
-        candidates = xp.where(kept, x, -xp.finfo(x.dtype).max)
-        x = xp.where(kept, x - xp.max(candidates, axis=axis, keepdims=True), 0.0)
-    return _per_temperature(x, arrays, xp=xp)
+    if any(t.shape[a] > 1 for a in axis):
+        return _per_temperature(x, arrays, xp=xp)
+    # With one temperature any constant may be subtracted; the maximum keeps the products small.
+    # Halves of all three do not overflow where the quotient does not.
+    candidates = xp.where(kept, x, -xp.finfo(x.dtype).max)
+    half = 0.5 * x - 0.5 * xp.max(candidates, axis=axis, keepdims=True)
+    return _per_temperature(xp.where(kept, half, 0.0), arrays._replace(temperature=0.5 * t), xp=xp)

@@ -145,6 +145,7 @@ def _reference(maximum: Array, *, xp: Namespace) -> Array:
 def _power(x: Array, reference: Array, *, xp: Namespace) -> Array:
     """Return exp(x - reference): beside +inf nothing counts, and -inf never does."""
     z, error = _gaps(x, reference, None, xp=xp)
+    error = xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where z is infinite
     both = (x == xp.inf) & (reference == xp.inf)
     return xp.where(both, 1.0, xp.exp(z) * (1.0 + error))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from softmaxes import _functions, _rules
-from softmaxes._arrays import Array, Arrays, Call, checked, checked_like, device
+from softmaxes._arrays import Array, Arrays, Call, checked, checked_like, device, mapped
 from softmaxes._backends import apply, evaluate
 
 __all__ = ["hvp", "jacobian", "jvp", "vjp"]
@@ -45,7 +46,8 @@ def jvp(
     Raises
     ------
     TypeError
-        If `function` has no rule, or if `v` is not a real array of the library of `x`.
+        If `function` has no rule, if `v` is not a real array of the library of `x`, and where
+        `function` raises it.
     ValueError
         If `v` does not have the shape of `x`, and where `function` raises it.
 
@@ -53,14 +55,16 @@ def jvp(
     --------
     vjp : The transposed product.
     jacobian : The whole matrix.
+    hvp : The second derivative.
 
     Notes
     -----
     The Jacobian of softmax is :math:`\operatorname{diag}(p) - p p^\top`, that of log_softmax
-    :math:`I - 1 p^\top`, that of logsumexp :math:`p^\top`. An entry of probability 0 contributes 0,
-    whatever `v` holds there. The products are centred at a dominant entry, so that they stay
-    relatively accurate where 1 - p rounds to 0. With respect to `x` only; the other arguments are
-    constants.
+    :math:`I - 1 p^\top`, that of logsumexp :math:`p^\top`. Forward mode [1]_ forms the product
+    without the matrix. An entry of probability 0 contributes 0, whatever `v` holds there. The
+    products are centred at a dominant entry, so that they stay relatively accurate where 1 - p
+    rounds to 0. A temperature divides the first two; with weights, :math:`q_i = w_i e^{x_i - y}`
+    stands for p in the third. With respect to `x` only; the other arguments are constants.
 
     References
     ----------
@@ -79,7 +83,7 @@ def jvp(
     """
     s = _linearised(function, x, rest, options)
     v = s.in_slices(checked_like("v", v, s.call, s.call.given))
-    dy = evaluate(s.rule.jvp, s.call, s.p, s.call.arrays, Arrays(v))
+    dy = evaluate(s.rule.jvp, s.call, s.p, None, s.call.arrays, Arrays(v))
     return s.y, s.call.shaped(dy, s.y.shape)
 
 
@@ -113,21 +117,24 @@ def vjp(
     Raises
     ------
     TypeError
-        If `function` has no rule; from `pullback`, if `u` is not a real array of the library of
-        `x`.
+        If `function` has no rule, and where `function` raises it; from `pullback`, if `u` is not a
+        real array of the library of `x`.
     ValueError
         Where `function` raises it; from `pullback`, if `u` does not have the shape of `y`.
 
     See Also
     --------
     jvp : The product with the Jacobian itself.
+    jacobian : The whole matrix.
     hvp : The second derivative.
 
     Notes
     -----
-    The pullback keeps the probabilities and nothing else. The transposed Jacobians are, for
-    softmax, :math:`\operatorname{diag}(p) - p p^\top`, for log_softmax :math:`I - p 1^\top` and for
-    logsumexp :math:`p`. Masked entries and empty slices have cotangent 0.
+    The pullback uses the probabilities computed with the value; calling it evaluates no
+    exponential. The transposed Jacobians are, for softmax,
+    :math:`\operatorname{diag}(p) - p p^\top`, for log_softmax :math:`I - p 1^\top` and for
+    logsumexp :math:`p`; reverse mode [1]_ forms their products without the matrix. Masked entries
+    and empty slices have cotangent 0.
 
     References
     ----------
@@ -146,10 +153,13 @@ def vjp(
     [-4.1223074e-09  2.0611537e-09  2.0611537e-09]
     """
     s = _linearised(function, x, rest, options)
+    # Copies, since the caller may write into the value or the options before pulling back.
+    own = partial(s.call.xp.asarray, copy=True)
+    p, arrays = mapped(own, (s.p, s.call.arrays._replace(x=None)))
 
     def pullback(u: Array) -> Array:
         u = s.call.xp.reshape(checked_like("u", u, s.call, s.y.shape), s.inner)
-        return s.as_x(evaluate(s.rule.vjp, s.call, s.p, s.call.arrays, u))
+        return s.as_x(evaluate(s.rule.vjp, s.call, p, arrays, u))
 
     return s.y, pullback
 
@@ -186,11 +196,14 @@ def jacobian(function: Callable[..., Array], x: Array, /, *rest: Array, **option
     See Also
     --------
     jvp : Its product with a vector, without the matrix.
+    vjp : The product of its transpose with a vector.
 
     Notes
     -----
-    Rows of the Jacobian of softmax, :math:`p_i (\delta_{ij} - p_j)`, sum to 0, since the
-    probabilities sum to 1.
+    The Jacobian of softmax is :math:`p_i (\delta_{ij} - p_j)`, whose rows sum to 0, since the
+    probabilities sum to 1. That of log_softmax is :math:`\delta_{ij} - p_j` and that of logsumexp
+    :math:`p_j`. One product is formed for each entry of `x`, all at once [1]_: for `size` entries
+    the work takes ``size**2`` entries of memory or more, for logsumexp too.
 
     References
     ----------
@@ -210,7 +223,7 @@ def jacobian(function: Callable[..., Array], x: Array, /, *rest: Array, **option
     size = math.prod(given)
     basis = xp.eye(size, dtype=s.call.working, device=device(arrays.x))
     v = s.in_slices(xp.reshape(basis, (size, *given)))
-    columns = evaluate(s.rule.jvp, s.call, s.p, arrays, Arrays(v))
+    columns = evaluate(s.rule.jvp, s.call, s.p, None, arrays, Arrays(v))
     columns = xp.moveaxis(xp.reshape(columns, (size, *s.y.shape)), 0, -1)
     return s.call.shaped(columns, (*s.y.shape, *given))
 
@@ -244,18 +257,22 @@ def hvp(
     Raises
     ------
     TypeError
-        If `function` has no rule, or if `v` is not a real array of the library of `x`.
+        If `function` has no rule, if `v` is not a real array of the library of `x`, and where
+        `function` raises it.
     ValueError
         If `v` does not have the shape of `x`, and where `function` raises it.
 
     See Also
     --------
-    vjp : The first derivative.
+    jvp : The first derivative, in a direction.
+    vjp : The first derivative, transposed.
 
     Notes
     -----
-    The Hessian of logsumexp is :math:`\operatorname{diag}(p) - p p^\top`, the Jacobian of softmax;
-    that of the sum of a log_softmax is -n times as much; the sum of a softmax is 1 and has none.
+    The Hessian of logsumexp is :math:`\operatorname{diag}(p) - p p^\top`, the Jacobian of softmax.
+    That of the sum of a log_softmax is -n times as much, with n the number of entries that are not
+    masked, divided by :math:`\tau^2` with a temperature. The sum of a softmax is 1 and has none.
+    The matrix is not formed [1]_.
 
     References
     ----------
@@ -302,7 +319,7 @@ class _Linearised(NamedTuple):
         g = self.call.shaped(g, self.call.shape)
         pairs = enumerate(zip(self.padded, self.call.shape, strict=True))
         axes = tuple(a for a, (given, n) in pairs if given == 1 and n != 1)
-        return self.call.shaped(self.call.xp.sum(g, axis=axes), self.call.given) if axes else g
+        return self.call.shaped(self.call.xp.sum(g, axis=axes) if axes else g, self.call.given)
 
 
 def _rule_of(function: Any) -> _rules.Rule:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from softmaxes._arrays import Array, Arrays, Axes, Call
-from softmaxes._rules import Rule
+from softmaxes._rules import Rule, ingredients
 
 __all__ = ["apply", "compiled"]
 
@@ -65,15 +65,16 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
         return rule.primal(arrays._replace(x=_rounded(arrays.x)), axis=axis, xp=jnp)
 
     def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
-        # The barrier keeps the compiler from sharing sums between value and derivative, and with
-        # that from summing the value in another order when it is differentiated.
-        if rule.probabilities is None:
-            p = jax.lax.optimization_barrier(y)
-        else:
-            # One each: in a common barrier, an array without a tangent would get one of zeros.
-            barred = jax.tree.map(jax.lax.optimization_barrier, arrays)
-            p = differentiable(rule.probabilities, axis)(barred)
-        return rule.jvp(p, arrays, tangents, axis=axis, xp=jnp)
+        # A barrier keeps the compiler from sharing sums between value and derivative, and with
+        # that from summing the value in another order when it is differentiated. One for each
+        # array: in a common barrier, an array without a tangent would get one of zeros.
+        def value(of: Rule) -> Array:
+            if of is rule:
+                return jax.lax.optimization_barrier(y)
+            return differentiable(of, axis)(jax.tree.map(jax.lax.optimization_barrier, arrays))
+
+        p, d = ingredients(rule, value, tangents)
+        return rule.jvp(p, d, arrays, tangents, axis=axis, xp=jnp)
 
     def f_jvp(primals: tuple[Arrays], tangents: tuple[Arrays]) -> tuple[Array, Array]:
         (arrays,), (moving,) = primals, tangents

@@ -11,7 +11,7 @@ BUDGETS: dict[str, float] = {
     "logsumexp": 6,  # ulp of max(|max x|, |logsumexp x|)
     "logsumexp gradient": 8,
     "log_softmax gradient at the label": 6,
-    "softmax JVP": 9,  # ulp of p (|w| + sum p |w|), w the tangent less its value at the top entry
+    "softmax JVP": 9,  # ulp of p (|w| + sum p |w|), w the tangent v less v[top] where p[top] > 1/2
     "softmax VJP": 9,  # the same
     "logsumexp Hessian row": 10,  # the row of the top entry
     "sum of softmax": 4,  # |sum p - 1| in units of u, half an ulp of 1; not for the halves

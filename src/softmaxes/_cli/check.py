@@ -51,7 +51,8 @@ def tables(findings: Sequence[Finding]) -> Iterator[Table]:
 
 ACCURACY = (
     f"Against 60-digit decimal arithmetic; the halves may err by {HALF_BUDGET} ulp, the others by the budget.\n"
-    "logsumexp: ulp of max(|max x|, |logsumexp x|). JVP and VJP: ulp of p (|w| + sum p |w|)."
+    "logsumexp: ulp of max(|max x|, |logsumexp x|). JVP and VJP: ulp of p (|w| + sum p |w|),\n"
+    "where w is the tangent v, less v[top] where p[top] > 1/2."
 )
 IDENTITIES = (
     "J is the Jacobian of softmax. In epsilon of the scale of J v, but for the first and the last."
