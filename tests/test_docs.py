@@ -11,6 +11,7 @@ import pytest
 from test_peers import README_ROWS
 
 import softmaxes as sm
+from softmaxes import online
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -25,6 +26,9 @@ DISPLAY = re.compile(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", re.DOTALL | re.MULTILIN
 OUTPUT = re.compile(r"^```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # A row of a table, with its cells apart.
 ROW = re.compile(r"^\| (.*) \|$", re.MULTILINE)
+
+PUBLIC = {name: getattr(sm, name) for name in sm.__all__}
+PUBLIC |= {f"online.{name}": getattr(online, name) for name in online.__all__}
 
 # What a page must print, in this order, among other things.
 PRINTED = {
@@ -52,6 +56,15 @@ PRINTED = {
         "softmaxes  loss 4.1223e-09, gradient -4.1223e-09",
     ],
     "numerics.md": ["0.0 4.248354255291589e-18", "0.0 -4.248354255291589e-18", "numpy    softmax "],
+    "online.md": [
+        "2.40760596444438 2.40760596444438",
+        "18.303398",
+        "[0.0320586  0.08714432 0.23688282 0.64391426]",
+        "[1.     2.3133 3.4076 4.4402]",
+        "[0.33333333 0.33333333] 1.0986122886681098",
+        "[0. 0.] 0.0",
+        "mean 2.5, entropy 1.5 bits",
+    ],
     "api.md": ["info", "check", "--json"],
 }
 SLOW = ["numerics.md"]
@@ -140,8 +153,10 @@ def test_every_page_is_in_the_table_of_contents():
 
 def test_every_public_name_is_in_the_reference():
     reference = (DOCS / "api.md").read_text(encoding="utf-8")
-    described = re.findall(r"^\.\. autofunction:: (\w+)$", reference, re.MULTILINE)
-    assert sorted(described) == sm.__all__
+    described = re.findall(
+        r"^\.\. auto(?:function|class):: (?:softmaxes\.)?([\w.]+)$", reference, re.MULTILINE
+    )
+    assert sorted(described) == sorted(PUBLIC)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +170,9 @@ def test_every_link_to_a_file_leads_somewhere(page):
 # The docstrings -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sm.__all__)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_the_examples_of_a_docstring_run(name):
-    (test,) = doctest.DocTestFinder(recurse=False).find(getattr(sm, name), name)
+    (test,) = doctest.DocTestFinder(recurse=False).find(PUBLIC[name], name)
     runner = doctest.DocTestRunner()
     runner.run(test)
     assert test.examples

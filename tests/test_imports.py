@@ -21,6 +21,7 @@ LEVELS = (
     {"_functions"},
     {"_backends"},
     {"_rules"},
+    {"_states"},
     {"_primals"},
     {"_arrays"},
 )
@@ -108,7 +109,7 @@ def test_a_library_is_imported_in_its_own_file_only(library):
     assert importing <= SEAM[library]
 
 
-@pytest.mark.parametrize("name", ["_primals.py", "_rules.py"])
+@pytest.mark.parametrize("name", ["_primals.py", "_rules.py", "_states.py"])
 def test_the_maths_knows_no_library(name):
     outside = {module.partition(".")[0] for module in imports(PACKAGE[name])}
     assert outside <= {"softmaxes", *sys.stdlib_module_names}

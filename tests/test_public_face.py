@@ -1,6 +1,7 @@
 """The promises of the public face: its names, signatures and docstrings, and what goes in and comes out."""
 
 import inspect
+import itertools
 import pathlib
 import re
 from functools import partial
@@ -10,10 +11,12 @@ import pytest
 from cases import FUNCTIONS, every_function
 
 import softmaxes as sm
-from softmaxes import _functions, _primals, _rules, derivatives
+from softmaxes import _functions, _primals, _rules, derivatives, online
 
 DERIVATIVES = {name: getattr(sm, name) for name in derivatives.__all__}
-every_name = pytest.mark.parametrize("name", sm.__all__)
+PUBLIC = {name: getattr(sm, name) for name in sm.__all__}
+PUBLIC |= {f"online.{name}": getattr(online, name) for name in online.__all__}
+every_name = pytest.mark.parametrize("name", PUBLIC)
 
 SIGNATURES = {
     "softmax": "(x, /, axis=-1, *, where=None, temperature=None)",
@@ -23,15 +26,25 @@ SIGNATURES = {
     "vjp": "(function, x, /, *rest, **options)",
     "jacobian": "(function, x, /, *rest, **options)",
     "hvp": "(function, x, v, /, *rest, **options)",
+    "online.State": "(maximum, rest, rest_low, mean=None, mean_low=None)",
+    "online.empty": "(shape=(), *, mean_shape=None, dtype=None, device=None, xp=None)",
+    "online.expectation": "(state, /)",
+    "online.logsumexp": "(state, /)",
+    "online.merge": "(a, b, /)",
+    "online.softmax": "(x, state, /, axis=-1, *, where=None)",
+    "online.update": "(state, x, /, axis=-1, *, where=None, values=None)",
 }
 SECTIONS = ["Parameters", "Returns", "Raises", "See Also", "Notes", "References", "Examples"]
+FIELDS = ["Attributes", "See Also", "Notes", "References", "Examples"]
 
 
 # Names ----------------------------------------------------------------------------------------------------------------
 
 
 def test_all_is_sorted_and_complete():
-    assert sm.__all__ == sorted(SIGNATURES)
+    assert online.__all__ == sorted(online.__all__)
+    assert PUBLIC.keys() == SIGNATURES.keys()
+    assert sm.__all__ == sorted(sm.__all__)
     modules = {name for name, value in vars(sm).items() if inspect.ismodule(value)}
     assert {name for name in vars(sm) if not name.startswith("_")} - modules == set(sm.__all__)
 
@@ -61,16 +74,18 @@ def test_types_are_shipped():
 
 @every_name
 def test_signature(name):
-    signature = inspect.signature(getattr(sm, name))
+    signature = inspect.signature(PUBLIC[name])
     bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
     assert str(inspect.Signature(bare)) == SIGNATURES[name]
 
 
 @every_name
 def test_every_argument_and_result_is_annotated(name):
-    signature = inspect.signature(getattr(sm, name))
+    signature = inspect.signature(PUBLIC[name])
     annotations = [p.annotation for p in signature.parameters.values()]
-    assert inspect.Signature.empty not in [*annotations, signature.return_annotation]
+    if inspect.isfunction(PUBLIC[name]):  # a class returns itself
+        annotations.append(signature.return_annotation)
+    assert inspect.Signature.empty not in annotations
 
 
 @every_function
@@ -97,31 +112,40 @@ def test_axis_is_the_second_argument_as_einops_calls_it(backend, function):
 
 @every_name
 def test_docstring_has_all_sections_in_order(name):
-    doc = inspect.getdoc(getattr(sm, name))
-    assert re.findall(r"^([A-Z][A-Za-z ]+)\n-{3,}$", doc, re.MULTILINE) == SECTIONS
+    doc = inspect.getdoc(PUBLIC[name])
+    sections = SECTIONS if inspect.isfunction(PUBLIC[name]) else FIELDS
+    assert re.findall(r"^([A-Z][A-Za-z ]+)\n-{3,}$", doc, re.MULTILINE) == sections
 
 
 @every_name
 def test_docstring_opens_with_an_imperative_line_and_the_formula(name):
-    summary, formula = inspect.getdoc(getattr(sm, name)).split("\n\n")[:2]
-    assert re.fullmatch(r"(Map|Return) [^\n]+\.", summary)
+    summary, formula = inspect.getdoc(PUBLIC[name]).split("\n\n")[:2]
+    assert re.fullmatch(r"(Map|Return|Hold) [^\n]+\.", summary)
     assert formula.startswith(".. math::")
 
 
 @every_name
 def test_docstring_tells_of_every_parameter(name):
-    parameters = section(name, "Parameters")
-    for parameter in inspect.signature(getattr(sm, name)).parameters.values():
+    parameters = section(name, "Parameters" if inspect.isfunction(PUBLIC[name]) else "Attributes")
+    for parameter in inspect.signature(PUBLIC[name]).parameters.values():
         stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
-        assert f"{stars}{parameter.name} : " in parameters
+        assert re.search(
+            rf"^(\w+, )*{re.escape(stars + parameter.name)}(, \w+)* : ", parameters, re.MULTILINE
+        )
 
 
-@every_name
+@pytest.mark.parametrize("name", sm.__all__)
 def test_docstring_states_shapes_jacobian_source_and_an_example(name):
     assert "shape" in section(name, "Parameters") + section(name, "Returns")
     assert re.search(r"Jacobian|Hessian", section(name, "Notes"))
     assert "doi:10." in section(name, "References")
     assert ">>> import softmaxes as sm" in section(name, "Examples")
+
+
+@pytest.mark.parametrize("name", [f"online.{name}" for name in online.__all__])
+def test_docstring_of_online_states_the_source_and_an_example(name):
+    assert "doi:10." in section(name, "References")
+    assert ">>> from softmaxes import online" in section(name, "Examples")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -132,12 +156,15 @@ def test_docstring_states_units_range_and_special_values(name):
 
 
 def section(name, title):
-    doc = inspect.getdoc(getattr(sm, name))
+    doc = inspect.getdoc(PUBLIC[name])
     return re.split(rf"^{title}\n-+\n", doc, flags=re.MULTILINE)[1].split("\n\n" + _next(title))[0]
 
 
 def _next(title):
-    return (*SECTIONS, "\0")[SECTIONS.index(title) + 1]
+    following = dict(itertools.pairwise([*FIELDS, "\0"])) | dict(
+        itertools.pairwise([*SECTIONS, "\0"])
+    )
+    return following[title]
 
 
 # In and out -----------------------------------------------------------------------------------------------------------

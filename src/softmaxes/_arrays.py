@@ -35,12 +35,17 @@ __all__ = [
     "Call",
     "Namespace",
     "checked",
+    "checked_alike",
     "checked_like",
+    "checked_slices",
+    "checked_values",
     "device",
     "is_jax_namespace",
     "is_numpy_namespace",
     "leaves",
     "mapped",
+    "unwrapped",
+    "zeros",
 ]
 
 Array: TypeAlias = Any  # the array libraries have no common type yet
@@ -96,9 +101,8 @@ class Call(NamedTuple):
     xp: Namespace
 
     def shaped(self, a: Array, shape: tuple[int, ...]) -> Array:
-        """Return a result in its shape; NumPy's own functions return scalars, not 0-d arrays."""
-        a = self.xp.reshape(a, shape)
-        return a[()] if is_numpy_namespace(self.xp) else a
+        """Return a result in its shape."""
+        return unwrapped(self.xp.reshape(a, shape), xp=self.xp)
 
     def in_working_precision(self, a: Array) -> Array:
         """Return a, unless it is a mask, in the dtype to compute in."""
@@ -123,7 +127,7 @@ def checked(
     temperature = _option("temperature", temperature, x, xp)
     weights = _option("weights", weights, x, xp)
     dtype = _result_dtype(xp, x=x, temperature=temperature, weights=weights)
-    working = xp.float32 if _name(dtype).startswith(NARROW) else dtype
+    working = _working(dtype, xp)
     arrays = _promoted(Arrays(x, where, temperature, weights), working, xp)
     x = arrays.x
     if weights is not None:
@@ -147,6 +151,80 @@ def checked_like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array
     if tuple(v.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(v.shape)}")
     return v
+
+
+def checked_values(values: Any, call: Call) -> tuple[Call, Array]:
+    """
+    Return the call in a dtype that holds the values too, and these, checked, in the form of its x.
+
+    Values have the shape of x, or broadcast to it, and may have more axes in front.
+    """
+    x, xp = call.arrays.x, call.xp
+    values = _option("values", values, x, xp)
+    working = _working(_result_dtype(xp, x=x, values=values), xp)
+    values = _as_real(values, working, x, xp)
+    n = len(call.shape)
+    if not _broadcasts_to(tuple(values.shape)[max(0, values.ndim - n) :], call.shape):
+        shapes = f"{tuple(values.shape)} does not broadcast to x of shape {call.shape}"
+        raise ValueError(f"values of shape {shapes}, nor do its last {n} axes")
+    shape = (1,) * (n - values.ndim) + tuple(values.shape) + (1,) * (x.ndim - n)
+    return call._replace(working=working), xp.reshape(values, shape)
+
+
+def checked_slices(name: str, tree: Any, call: Call) -> tuple[Call, Any]:
+    """Return the call in a dtype that holds the tuple of arrays too, and these in slices of its x."""
+    x, xp = call.arrays.x, call.xp
+    tree = mapped(lambda leaf: _option(name, _array(name, leaf)[0], x, xp), tree)
+    shape = tuple(np.broadcast_shapes(*(tuple(a.shape) for a in leaves(tree))))
+    if len(shape) > len(call.reduced) or not _broadcasts_to(shape, call.reduced):
+        axes = f"x of shape {call.shape} has slices of shape {call.reduced}"
+        raise ValueError(f"{name} of shape {shape} does not fit: {axes}")
+    given = {f"{name}[{i}]": a for i, a in enumerate(leaves(tree))}
+    working = _working(_result_dtype(xp, x=x, **given), xp)
+    kept = tuple(1 if i - x.ndim in call.axis else n for i, n in enumerate(x.shape))
+
+    def in_slices(a: Array) -> Array:
+        return xp.reshape(xp.broadcast_to(a, call.reduced), kept)
+
+    return call._replace(working=working), mapped(in_slices, tree)
+
+
+def checked_alike(**trees: Any) -> tuple[list[Any], Namespace]:
+    """Return tuples of arrays, in one dtype to compute in, that fit and are of one library."""
+    found = {name: [_array(name, leaf) for leaf in leaves(tree)] for name, tree in trees.items()}
+    (first, ((_, xp), *_)), *_ = found.items()
+    for name, pairs in found.items():
+        if any(own is not xp for _, own in pairs):
+            others = " and ".join(_library(own) for own in (xp, pairs[0][1]))
+            raise TypeError(f"{first} and {name} must be arrays of one library, got {others}")
+    shapes = {name: [tuple(a.shape) for a, _ in pairs] for name, pairs in found.items()}
+    try:
+        np.broadcast_shapes(*(shape for of_one in shapes.values() for shape in of_one))
+    except ValueError:
+        were = " and ".join(f"{name} of shape {of_one[0]}" for name, of_one in shapes.items())
+        raise ValueError(f"{were} do not broadcast") from None
+    given = {f"{name}[{i}]": a for name, of in found.items() for i, (a, _) in enumerate(of)}
+    working = _working(_result_dtype(xp, **given), xp)
+
+    def alike(a: Array) -> Array:
+        return xp.astype(xp.asarray(a), working, copy=False)
+
+    return [mapped(alike, tree) for tree in trees.values()], xp
+
+
+def zeros(shape: Any, *, dtype: Any, device: Any, xp: Any) -> Array:
+    """Return zeros of a library, NumPy by default, in a dtype to compute in, float32 by default."""
+    xp = np if xp is None else xp
+    dtype = xp.float32 if dtype is None else _working(dtype, xp)
+    a = unwrapped(xp.zeros(shape, dtype=dtype, device=device), xp=xp)
+    if not _is_kind(a.dtype, "real floating", array_namespace(a)):
+        raise TypeError(f"dtype must be a real floating dtype, got {_name(a.dtype)}")
+    return a
+
+
+def unwrapped(a: Array, *, xp: Namespace) -> Array:
+    """Return a result as a scalar where NumPy's own functions do, not as a 0-d array."""
+    return a[()] if is_numpy_namespace(xp) else a
 
 
 def mapped(f: Callable[[Array], Array], tree: Any) -> Any:
@@ -250,6 +328,11 @@ def _result_dtype(xp: Namespace, **arrays: Any) -> Any:
         raise TypeError(f"the arguments must have dtypes that promote, got {dtypes}") from None
 
 
+def _working(dtype: Any, xp: Namespace) -> Any:
+    """Return the dtype to compute in for a result of the dtype."""
+    return xp.float32 if _name(dtype).startswith(NARROW) else dtype
+
+
 def _as_real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
     """Return a number or an array as an array of the dtype; None stays None."""
     if a is None:
@@ -293,6 +376,14 @@ def _broadcast(name: str, a: Array, x: Array) -> tuple[int, ...]:
         return tuple(np.broadcast_shapes(tuple(a.shape), tuple(x.shape)))
     except ValueError:
         raise _misfit(name, a, x) from None
+
+
+def _broadcasts_to(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Tell whether a shape broadcasts to another."""
+    try:
+        return bool(np.broadcast_shapes(shape, to) == to)
+    except ValueError:
+        return False
 
 
 def _fitting(name: str, a: Array, x: Array, xp: Namespace) -> Array:

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from softmaxes._arrays import Array, Arrays, Axes, Namespace, device
 
-__all__ = ["density", "log_softmax", "logsumexp", "softmax"]
+__all__ = ["density", "excess", "log_softmax", "logsumexp", "maximum", "softmax"]
 
 
 def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
@@ -39,12 +39,12 @@ def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
     s = _terms(arrays, axis=axis, xp=xp)
-    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.rest + (s.near - 1.0)))
+    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.excess))
 
 
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     s = _terms(arrays, axis=axis, xp=xp)
-    log_sum = xp.log1p(s.rest + (s.near - 1.0))
+    log_sum = xp.log1p(s.excess)
     if arrays.weights is not None:
         # A weighted sum may be far below 1, where S - 1 cancels, and may be negative: NaN.
         total = s.near + s.rest
@@ -63,6 +63,15 @@ def density(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     return xp.where(s.outside & ~(xp.isfinite(x) & xp.isfinite(s.maximum)), 0.0, y)
 
 
+def maximum(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    x, _, _ = _support(arrays, axis=axis, xp=xp)
+    return _maximum(x, axis=axis, xp=xp)
+
+
+def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    return _terms(arrays, axis=axis, xp=xp).excess
+
+
 class _Terms(NamedTuple):
     """`maximum`, `near` and `rest` reduced, the others like x; `outside` is not in the support."""
 
@@ -73,6 +82,11 @@ class _Terms(NamedTuple):
     near: Array
     rest: Array
     outside: Array
+
+    @property
+    def excess(self) -> Array:
+        """S - 1, by which S exceeds the maximum alone."""
+        return self.rest + (self.near - 1.0)
 
 
 def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
@@ -172,14 +186,19 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
         scale = xp.where(temperature < 1.0 / large, large**0.5, xp.ones_like(temperature))
         scale = xp.where(xp.abs(shift) > 1.0, 0.5, scale)
         x, shift, temperature = x * scale, shift * scale, temperature * scale
-    z = x - shift
-    b = z - x
-    error = (x - (z - b)) - (shift + b)  # Knuth's TwoSum: z + error = x - shift exactly
+    z, error = _two_sum(x, -shift)
     if temperature is not None:
         quotient, low = _quotient(z, temperature, xp=xp)
         lost = (z == -xp.inf) | ((temperature == 0.0) & (z <= 0.0))
         z, error = xp.where(lost, -xp.inf, quotient), low + error / temperature
     return xp.where(maximum == xp.inf, -xp.inf, z), error
+
+
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return a + b rounded, and the rounding error exactly (Knuth's TwoSum)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 def _quotient(a: Array, b: Array, *, xp: Namespace) -> tuple[Array, Array]:

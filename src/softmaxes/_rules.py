@@ -21,7 +21,16 @@ from typing import Any, NamedTuple
 from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Axes, Namespace
 
-__all__ = ["Rule", "density", "ingredients", "log_softmax", "logsumexp", "softmax"]
+__all__ = [
+    "Rule",
+    "density",
+    "excess",
+    "ingredients",
+    "log_softmax",
+    "logsumexp",
+    "maximum",
+    "softmax",
+]
 
 
 class Rule(NamedTuple):
@@ -178,6 +187,21 @@ def _density_jvp(
 
 
 density = Rule(_primals.density, _density_jvp, probabilities=softmax)
+
+
+# maximum and excess -------------------------------------------------------------------------------
+# Of the state (M, T) of a slice, in which only y = M + log(1 + T) has a meaning. So M may take all
+# of its derivative, ∂M/∂x_i = p_i and ∂T/∂x_i = 0: none is ever taken through a maximum.
+
+
+def _constant(
+    y: Array, d: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
+) -> Array:
+    return xp.zeros_like(y)
+
+
+maximum = Rule(_primals.maximum, _logsumexp_jvp, probabilities=softmax, reduces=True)
+excess = Rule(_primals.excess, _constant, reduces=True)
 
 
 # What the rules share -----------------------------------------------------------------------------

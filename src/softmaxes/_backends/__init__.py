@@ -1,19 +1,29 @@
 """
 The seam: what one library needs beyond the array API standard.
 
-`apply` evaluates a function with its derivatives attached, `evaluate` any formula alone. A backend
-knows no function; that of JAX is imported when the first of its arrays arrives.
+`apply` evaluates a function with its derivatives attached, `evaluate` any formula alone, and
+`compute` one without a call, entry by entry. A backend knows no function; that of JAX is imported
+when the first of its arrays arrives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from softmaxes._arrays import Array, Call, is_jax_namespace, is_numpy_namespace, mapped
+from softmaxes._arrays import (
+    Array,
+    Call,
+    Namespace,
+    is_jax_namespace,
+    is_numpy_namespace,
+    mapped,
+    unwrapped,
+)
 from softmaxes._rules import Rule
 
-__all__ = ["apply", "evaluate"]
+__all__ = ["apply", "compute", "evaluate"]
 
 
 def apply(rule: Rule, call: Call) -> Array:
@@ -34,3 +44,24 @@ def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     with _numpy.quiet():
         y = f(*mapped(call.in_working_precision, arguments), axis=call.axis, xp=call.xp)
         return call.xp.astype(y, call.dtype, copy=False)
+
+
+def compute(
+    f: Callable[..., Any],
+    *arguments: Any,
+    jvp: Callable[..., Array] | None = None,
+    xp: Namespace,
+) -> Any:
+    """
+    Return f(*arguments), arrays and tuples of arrays that are of one precision already.
+
+    An engine differentiates it by `jvp(y, arguments, tangents)`, or without one as it stands.
+    """
+    from softmaxes._backends import _numpy
+
+    if is_jax_namespace(xp):
+        from softmaxes._backends import _jax
+
+        return _jax.compiled(f, jvp)(*arguments)
+    with _numpy.quiet():
+        return mapped(partial(unwrapped, xp=xp), f(*arguments, xp=xp))

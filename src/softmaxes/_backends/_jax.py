@@ -7,6 +7,7 @@ only file, outside the command line, that says `import jax`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from softmaxes._arrays import Array, Arrays, Axes, Call
 from softmaxes._rules import Rule, ingredients
 
-__all__ = ["apply"]
+__all__ = ["apply", "compiled"]
 
 # Recompute in the backward pass what follows from the arguments, instead of keeping it.
 rematerialised = partial(jax.checkpoint, prevent_cse=False)
@@ -26,6 +27,22 @@ rematerialised = partial(jax.checkpoint, prevent_cse=False)
 def apply(rule: Rule, call: Call) -> Array:
     """Return the function of the call's arrays; compiled, so that small eager calls are fast."""
     return _compiled(rule, call.axis, call.working, call.dtype)(call.arrays)
+
+
+@cache
+def compiled(f: Callable[..., Any], jvp: Callable[..., Array] | None) -> Any:
+    """Return a formula, compiled, which JAX differentiates by its rule, or as it stands."""
+    primal = partial(f, xp=jnp)
+    if jvp is None:
+        return jax.jit(primal)
+    f = jax.custom_jvp(primal)
+
+    def f_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        y = f(*primals)
+        return y, jvp(y, primals, tangents, xp=jnp)
+
+    f.defjvp(f_jvp)
+    return jax.jit(f)
 
 
 @cache
