@@ -180,6 +180,17 @@ def test_the_pair_is_adjoint(function, options, x, seed):
     assert abs(np.sum(u * dy) - np.sum(dx * v)) <= 32 * np.finfo(float).eps * scale
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["score, weight", "weight, score"])
+def test_a_confident_row_keeps_its_mixed_derivative(jax, order):
+    def f(x, w):
+        return sm.logsumexp(x, weights=w)
+
+    first, second = order
+    x, w = jax.numpy.asarray([20, 0, 0], "float32"), jax.numpy.ones(3, "float32")
+    found = jax.jacobian(jax.grad(f, first), second)(x, w)[0, 0]
+    np.testing.assert_allclose(found, 4.122307e-9, rtol=1e-6)
+
+
 def test_a_weight_of_0_removes_the_tangent_of_its_entry(backend):
     x, w, v = (backend.asarray(a) for a in ([0, 1, 2], [1, 0, 3], [1, np.nan, 2]))
     plain = sm.jvp(sm.logsumexp, x[::2], v[::2], weights=w[::2])[1]
