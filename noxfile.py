@@ -101,7 +101,7 @@ def typing(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documentation, which runs its examples; warnings are errors."""
     session.install("-e.", *groups("docs"))
-    session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
+    session.run("sphinx-build", "-E", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
 
 
 @nox.session(default=False)

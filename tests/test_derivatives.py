@@ -191,6 +191,14 @@ def test_a_confident_row_keeps_its_mixed_derivative(jax, order):
     np.testing.assert_allclose(found, 4.122307e-9, rtol=1e-6)
 
 
+def test_no_quotient_by_a_temperature_overflows_in_a_derivative(jax):
+    x, v = np.array([1, 2], "float32"), np.array([0, 100], "float32")
+    np.testing.assert_array_equal(sm.jvp(sm.softmax, x, v, temperature=1e-37)[1], [0, 0])
+    far = jax.numpy.asarray([3e38, -3e38], "float32")
+    by_temperature = jax.grad(lambda t: sm.log_softmax(far, temperature=t)[1])
+    assert 0 <= by_temperature(jax.numpy.float32(1e38)) <= 7e-38  # 6e-38, or flushed
+
+
 def test_a_weight_of_0_removes_the_tangent_of_its_entry(backend):
     x, w, v = (backend.asarray(a) for a in ([0, 1, 2], [1, 0, 3], [1, np.nan, 2]))
     plain = sm.jvp(sm.logsumexp, x[::2], v[::2], weights=w[::2])[1]
