@@ -59,8 +59,7 @@ def density(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     half = xp.exp(0.5 * s.z)
     y = half * (half * (1.0 + s.error) / (s.near + s.rest))
     # A finite score of weight 0 has no part in the sum, but a derivative by its weight.
-    x, _, _ = _support(arrays, axis=axis, xp=xp)
-    return xp.where(s.outside & ~(xp.isfinite(x) & xp.isfinite(s.maximum)), 0.0, y)
+    return xp.where(s.outside & ~(xp.isfinite(s.z) & xp.isfinite(s.maximum)), 0.0, y)
 
 
 def maximum(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:

@@ -501,7 +501,8 @@ def _merged(**states: State) -> State:
         hint = "begin with empty(mean_shape=()), and give values with every piece"
         raise TypeError(f"{which} has values and {less} has none: {hint}")
     (a, b), xp = checked_alike(**states)
-    return compute(_states.merge, a, b, xp=xp)  # type: ignore[no-any-return]
+    merged: State = compute(_states.merge, a, b, xp=xp)
+    return merged
 
 
 def _normaliser(name: str, state: Any) -> State:

@@ -15,6 +15,7 @@ BUDGETS: dict[str, float] = {
     "softmax VJP": 9,  # the same
     "logsumexp Hessian row": 10,  # the row of the top entry
     "sum of softmax": 4,  # |sum p - 1| in units of u, half an ulp of 1; not for the halves
+    "order of softmax": 4,  # ulp by which the larger of two scores may have the smaller probability
 }
 
 # Computed in float32 and rounded once, so correctly rounded but for rare near-ties.

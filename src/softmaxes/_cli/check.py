@@ -54,9 +54,7 @@ ACCURACY = (
     "logsumexp: ulp of max(|max x|, |logsumexp x|). JVP and VJP: ulp of p (|w| + sum p |w|),\n"
     "where w is the tangent v, less v[top] where p[top] > 1/2."
 )
-IDENTITIES = (
-    "J is the Jacobian of softmax. In epsilon of the scale of J v, but for the first and the last."
-)
+IDENTITIES = "J is the Jacobian of softmax. In epsilon of the scale of J v, where no unit is named; the last in ulp."
 
 
 def _errors(section: str, title: str, findings: Sequence[Finding], text: str) -> Table:

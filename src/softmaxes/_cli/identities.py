@@ -1,4 +1,4 @@
-"""What must hold between results: unit sum, adjoint pair, null vectors; and the confident row."""
+"""What must hold between results: unit sum, adjoint pair, null vectors, order; and the confident row."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def identities(backend: Backend, dtype: str) -> Iterator[Trial]:
         ("<u, J v> = <J'u, v>", "softmax JVP", partial(_worst, _adjoint)),
         ("J 1 = 0", "softmax JVP", partial(_worst, _null_vector)),
         ("1'J = 0", "softmax JVP", partial(_worst, _null_covector)),
+        ("order of neighbours (in ulp)", "order of softmax", _order),
         ("d/dz0 of -log p0 at [20, 0, 0]", "log_softmax gradient at the label", _confident_row),
     ):
         bound = BUDGETS[budget]
@@ -85,6 +86,16 @@ def _sum(rows: Array) -> Array:
 
 def _ratio(error: Array, scale: Array) -> Array:
     return np.abs(error) / np.maximum(scale, np.finfo(np.float64).tiny)  # 0 / 0 = 0
+
+
+def _order(backend: Backend, dtype: str) -> Measured:
+    """Measure how far the probability of a score lies below that of the next smaller number."""
+    x, top = np.random.default_rng(0).uniform([-1, 1], [1, 20], (100_000, 2)).astype(dtype).T
+    rows = np.stack([x, np.nextafter(x, top), top], axis=1)
+    p = backend.numpy(backend.value(sm.softmax, backend.array(rows, dtype), axis=-1)).astype(dtype)
+    fall = (p[:, 0] - p[:, 1]) / np.spacing(p[:, 1])
+    worst = int(np.argmax(fall))
+    return Measured(float(fall[worst]), f"x = {x[worst]:.9g}, maximum {top[worst]:.9g}")
 
 
 def _confident_row(backend: Backend, dtype: str) -> Measured:
