@@ -1,8 +1,9 @@
-"""What an argument is made of: its library, its kind, and the dtype to compute in."""
+"""What an argument is made of: its library, its kind, the dtype to compute in, what is known of it."""
 
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from types import NoneType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -11,19 +12,22 @@ from array_api_compat import (
     array_namespace,
     device,
     is_array_api_obj,
+    is_dask_array,
+    is_jax_namespace,
     is_numpy_namespace,
     is_torch_array,
 )
 from array_api_compat import numpy as np
 
 __all__ = [
-    "BOOLEAN",
     "Array",
     "Namespace",
+    "Scores",
     "as_array",
     "as_option",
     "as_real",
     "is_kind",
+    "known",
     "last_name",
     "library_name",
     "result_dtype",
@@ -46,11 +50,23 @@ class Kind(NamedTuple):
     dtypes: tuple[str, ...]
 
 
+class Scores(NamedTuple):
+    """The scores of a call, under the name that the function gives them, and their library."""
+
+    name: str
+    array: Array
+    xp: Namespace
+
+
 # What becomes an array of the library of x, or of NumPy where there is no x.
 PLAIN = (numbers.Number, np.bool, list, tuple)
 
 REAL = Kind("real", "number", ("bool", "integral", "real floating"))
-BOOLEAN = Kind("boolean", "boolean", ("bool",))
+KINDS = {
+    "where": Kind("boolean", "boolean", ("bool",)),
+    "labels": Kind("integer or real floating", "number", ("integral", "real floating")),
+}
+REQUIRED = ("labels", "q_logits")  # by the functions that have them
 
 
 def as_array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
@@ -94,19 +110,19 @@ def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:
         raise TypeError(f"{name} must be an array or a sequence of {kind.noun}s: {error}") from None
 
 
-def as_option(name: str, value: Any, x: Array, xp: Namespace, kind: Kind = REAL) -> Array:
-    """Return an array of the library of x, a real number, or None."""
-    if value is None:
+def as_option(name: str, value: Any, scores: Scores) -> Array:
+    """Return an array of the library of the scores, a real number, or None."""
+    if value is None and name not in REQUIRED:
         return None
+    kind = KINDS.get(name, REAL)
     a, own = as_array(name, value, kind)
     if isinstance(value, numbers.Real) and kind is REAL:
         return a.item()
     if isinstance(value, PLAIN):
-        return xp.asarray(a.tolist(), device=device(x))
-    if own is not xp:
-        raise TypeError(
-            f"x and {name} must be arrays of one library, got {library_name(xp)} and {library_name(own)}"
-        )
+        return scores.xp.asarray(a.tolist(), device=device(scores.array))
+    if own is not scores.xp:
+        libraries = f"{library_name(scores.xp)} and {library_name(own)}"
+        raise TypeError(f"{scores.name} and {name} must be arrays of one library, got {libraries}")
     return a
 
 
@@ -133,14 +149,26 @@ def working_dtype(dtype: Any, xp: Namespace) -> Any:
     return xp.float32 if last_name(dtype).startswith(NARROW) else dtype
 
 
-def as_real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
+def as_real(a: Any, dtype: Any, scores: Scores) -> Array:
     """Return a number or an array as an array of the dtype; None stays None."""
     if a is None:
         return None
     with np.errstate(all="ignore"):
         if not isinstance(a, numbers.Real):
-            return xp.astype(a, dtype, copy=False)
-        return xp.asarray(float(a), dtype=dtype, device=device(x))
+            return scores.xp.astype(a, dtype, copy=False)
+        return scores.xp.asarray(float(a), dtype=dtype, device=device(scores.array))
+
+
+def known(condition: Callable[..., Any], *arrays: Array, xp: Namespace) -> bool:
+    """Tell whether condition(*arrays, xp=xp) holds; False where the values are not known yet."""
+    if any(is_dask_array(a) for a in arrays):
+        return False
+    try:
+        if is_jax_namespace(xp):  # a comparison would be traced even where the values are not
+            arrays, xp = tuple(map(np.asarray, arrays)), np
+        return bool(condition(*arrays, xp=xp))
+    except TypeError:  # traced by a compiler
+        return False
 
 
 def unwrapped(a: Array, *, xp: Namespace) -> Array:

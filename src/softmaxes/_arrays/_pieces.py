@@ -21,7 +21,7 @@ from softmaxes._arrays._kinds import (
     unwrapped,
     working_dtype,
 )
-from softmaxes._arrays._shapes import broadcasts_to
+from softmaxes._arrays._shapes import broadcasts_to, kept_shape
 from softmaxes._arrays._trees import leaves, mapped
 
 __all__ = ["checked_alike", "checked_slices", "checked_values", "zeros"]
@@ -34,9 +34,9 @@ def checked_values(values: Any, call: Call) -> tuple[Call, Array]:
     Values have the shape of x, or broadcast to it, and may have more axes in front.
     """
     x, xp = call.arrays.x, call.xp
-    values = as_option("values", values, x, xp)
+    values = as_option("values", values, call.scores)
     working = working_dtype(result_dtype(xp, x=x, values=values), xp)
-    values = as_real(values, working, x, xp)
+    values = as_real(values, working, call.scores)
     n = len(call.shape)
     if not broadcasts_to(tuple(values.shape)[max(0, values.ndim - n) :], call.shape):
         shapes = f"{tuple(values.shape)} does not broadcast to x of shape {call.shape}"
@@ -48,14 +48,14 @@ def checked_values(values: Any, call: Call) -> tuple[Call, Array]:
 def checked_slices(name: str, tree: Any, call: Call) -> tuple[Call, Any]:
     """Return the call in a dtype that holds the tuple of arrays too, and these in slices of its x."""
     x, xp = call.arrays.x, call.xp
-    tree = mapped(lambda leaf: as_option(name, as_array(name, leaf)[0], x, xp), tree)
+    tree = mapped(lambda leaf: as_option(name, as_array(name, leaf)[0], call.scores), tree)
     shape = tuple(np.broadcast_shapes(*(tuple(a.shape) for a in leaves(tree))))
     if len(shape) > len(call.reduced) or not broadcasts_to(shape, call.reduced):
         axes = f"x of shape {call.shape} has slices of shape {call.reduced}"
         raise ValueError(f"{name} of shape {shape} does not fit: {axes}")
     given = {f"{name}[{i}]": a for i, a in enumerate(leaves(tree))}
     working = working_dtype(result_dtype(xp, x=x, **given), xp)
-    kept = tuple(1 if i - x.ndim in call.axis else n for i, n in enumerate(x.shape))
+    kept = kept_shape(tuple(x.shape), call.axis)
 
     def in_slices(a: Array) -> Array:
         return xp.reshape(xp.broadcast_to(a, call.reduced), kept)

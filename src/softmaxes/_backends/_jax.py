@@ -62,7 +62,9 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
 
     @jax.custom_jvp
     def f(arrays: Arrays) -> Array:
-        return rule.primal(arrays._replace(x=_rounded(arrays.x)), axis=axis, xp=jnp)
+        q_logits = None if arrays.q_logits is None else _rounded(arrays.q_logits)
+        arrays = arrays._replace(x=_rounded(arrays.x), q_logits=q_logits)
+        return rule.primal(arrays, axis=axis, xp=jnp)
 
     def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
         # A barrier keeps the compiler from sharing sums between value and derivative, and with
