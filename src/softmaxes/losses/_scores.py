@@ -264,7 +264,7 @@ def entropy(logits: Array, /, axis: Axis = -1, *, where: Array = None) -> Array:
     >>> import numpy as np
     >>> import softmaxes as sm
     >>> print(sm.entropy([2.0, 1.0, 0.0]))
-    0.8323955818399387
+    0.8323955818399388
 
     A class that is out of question, in the formula as it stands and in this function:
 
