@@ -228,12 +228,14 @@ def entropy_gradient(x):
 
 
 def kl_divergence_gradients(x, y):
-    """J r by x and q - p by y. Scales: p (|r| + <p, |r|>) and |q - p| + p <p, |r|>, by the others where p exceeds 1/2."""
+    """J r by x and q - p by y. Scales: p (|r| + <p, |r|>), |q - p| + p <p, |r|>, by the others where p exceeds 1/2."""
     x, y = _finite(x), _finite(y)
     if _differ_by_a_constant(x, y):
         zeros = [arb(0)] * x.size
         return (_derivative(zeros, zeros, arb(0)),) * 2
-    with ctx.workprec(9 * BITS):  # enough to tell a difference that no format sees from one that a double sees
+    with ctx.workprec(
+        9 * BITS
+    ):  # enough to tell a difference that no format sees from one that a double sees
         p, q, r = _ratios(x, y)
         mean, size = _dot(p, r), _dot(p, map(abs, r))
         by_x = [p_i * (r_i - mean) for p_i, r_i in zip(p, r, strict=True)]
@@ -337,7 +339,7 @@ def _weighted_by(p, v, row):
 
 
 def _by_others(value, scale, top, p):
-    """The derivative of a function of p alone, whose entries sum to 0; of a dominant one as minus the sum of the others."""
+    """A derivative whose entries sum to 0; that of a dominant entry, and its scale, from those of the others."""
     if p[top] > 0.5:
         value[top] = -sum(value[:top] + value[top + 1 :], arb(0))
         scale[top] = sum(scale[:top] + scale[top + 1 :], arb(0))
@@ -345,7 +347,9 @@ def _by_others(value, scale, top, p):
 
 
 def _differ_by_a_constant(x, y):
-    return len({Fraction(a) - Fraction(b) for a, b in zip(x.tolist(), y.tolist(), strict=True)}) == 1
+    return (
+        len({Fraction(a) - Fraction(b) for a, b in zip(x.tolist(), y.tolist(), strict=True)}) == 1
+    )
 
 
 def _ratios(x, y):
