@@ -32,6 +32,8 @@ def fitting_labels(labels: Array, where: Array, scores: Scores, axes: Axes) -> A
         return labels
     reduced = reduced_shape(shape, axes, keepdims=False)
     _require("integer labels", labels, reduced, f"that of {scores.name} without the axis")
+    # A number too large for the default dtype becomes negative, and so stays outside.
+    labels = xp.astype(labels, xpx.default_dtype(xp, "integral"), copy=False)
     labels = xp.reshape(labels, kept_shape(shape, axes))
     n = math.prod(shape[a] for a in axes)
     outside = partial(_outside, n=n, axes=axes)
@@ -39,8 +41,7 @@ def fitting_labels(labels: Array, where: Array, scores: Scores, axes: Axes) -> A
         support = (scores.array,) if where is None else (scores.array, where)
         if known(outside, labels, *support, xp=xp):
             raise ValueError(f"labels must lie in 0 to {n - 1}, got {labels}")
-    # What no longer fits becomes negative, and so stays outside.
-    return xp.astype(labels, xpx.default_dtype(xp, "integral"), copy=False)
+    return labels
 
 
 def _require(name: str, labels: Array, shape: tuple[int, ...], why: str) -> None:

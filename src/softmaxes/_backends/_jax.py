@@ -76,7 +76,8 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
             return differentiable(of, axis)(jax.tree.map(jax.lax.optimization_barrier, arrays))
 
         p, d = ingredients(rule, value, tangents)
-        return rule.jvp(p, d, arrays, tangents, axis=axis, xp=jnp)
+        dy = rule.jvp(p, d, arrays, tangents, axis=axis, xp=jnp)
+        return jnp.broadcast_to(jnp.asarray(dy, y.dtype), y.shape)  # 0 where nothing moves it
 
     def f_jvp(primals: tuple[Arrays], tangents: tuple[Arrays]) -> tuple[Array, Array]:
         (arrays,), (moving,) = primals, tangents
