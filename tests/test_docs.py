@@ -55,6 +55,13 @@ PRINTED = {
         "jax.nn     loss -0, gradient 0",
         "softmaxes  loss 4.1223e-09, gradient -4.1223e-09",
     ],
+    "losses.md": [
+        "[0.40760596 3.09492296]",
+        "softmaxes  loss 4.1223e-09, gradient -4.1223e-09",
+        "plain      loss 0.0000e+00, gradient 0.0000e+00",
+        "1.113e-19",
+        "[0.40760596 0.        ]",
+    ],
     "numerics.md": ["0.0 4.248354255291589e-18", "0.0 -4.248354255291589e-18", "numpy    softmax "],
     "online.md": [
         "2.40760596444438 2.40760596444438",

@@ -303,6 +303,103 @@ def test_a_tensor_that_requires_a_gradient_is_refused():
         function(x.detach())
 
 
+# The losses -----------------------------------------------------------------------------------------------------------
+
+BAD_LABELS = {
+    "None": (None, TypeError, "NoneType", "an array, a sequence of numbers or a number"),
+    "string": ("first", TypeError, "str", "an array"),
+    "booleans": ([True, False], TypeError, "bool", "integer or real floating"),
+    "complex": (X * 1j, TypeError, "complex128", "integer or real floating"),
+    "ragged list": ([[1.0], []], ValueError, "inhomogeneous", "rectangular"),
+    "too few": ([0], ValueError, "(1,)", "(2,)"),
+    "one for all": (0, ValueError, "()", "(2,)"),
+    "integers like the scores": (np.ones((2, 3), int), ValueError, "(2, 3)", "(2,)"),
+    "floats without the classes": (np.ones(2), ValueError, "(2,)", "(2, 3)"),
+    "floats that broadcast": (np.ones((1, 3)), ValueError, "(1, 3)", "(2, 3)"),
+    "too large": ([0, 3], ValueError, "3", "0 to 2"),
+    "negative": ([-1, 0], ValueError, "-1", "0 to 2"),
+}
+
+BAD_SMOOTHING = {
+    "negative": (-0.1, ValueError, "-0.1", "[0, 1]"),
+    "too large": (1.5, ValueError, "1.5", "[0, 1]"),
+    "NaN": (NAN, ValueError, "nan", "[0, 1]"),
+    "None": (None, TypeError, "None", "a number"),
+    "string": ("some", TypeError, "str", "a number"),
+    "array": (np.array([0.1, 0.2]), TypeError, "array", "a number"),
+}
+
+LOSS_CALLS = {
+    "cross_entropy": ("logits", lambda x, **options: sm.cross_entropy(x, [0, 1], **options)),
+    "vjp of cross_entropy": (
+        "logits",
+        lambda x, **options: sm.vjp(sm.cross_entropy, x, [0, 1], **options),
+    ),
+    "kl_divergence": ("p_logits", lambda x, **options: sm.kl_divergence(x, X, **options)),
+    "entropy": ("logits", sm.entropy),
+}
+every_loss_call = pytest.mark.parametrize(("name", "call"), LOSS_CALLS.values(), ids=LOSS_CALLS)
+
+
+@pytest.mark.parametrize("bad", BAD_LABELS.values(), ids=BAD_LABELS)
+@pytest.mark.parametrize("call", [sm.cross_entropy, partial(sm.jacobian, sm.cross_entropy)])
+def test_labels(call, bad):
+    labels, error, was, expected = bad
+    refused(partial(call, X, labels), error, "labels", was, expected)
+
+
+@pytest.mark.parametrize("bad", BAD_SMOOTHING.values(), ids=BAD_SMOOTHING)
+def test_label_smoothing(bad):
+    value, error, was, expected = bad
+    call = partial(sm.cross_entropy, X, [0, 1], label_smoothing=value)
+    refused(call, error, "label_smoothing", was, expected)
+
+
+@pytest.mark.parametrize("bad", BAD_X.values(), ids=BAD_X)
+@every_loss_call
+def test_scores_of_a_loss(name, call, bad):
+    x, error, was, expected = bad
+    refused(partial(call, x), error, name, name if was == "x" else was, expected)
+
+
+@pytest.mark.parametrize("bad", BAD_X.values(), ids=BAD_X)
+def test_scores_of_the_other_distribution(bad):
+    x, error, was, expected = bad
+    was = was if was != "x" else "q_logits"
+    refused(partial(sm.kl_divergence, X, x), error, "q_logits", was, expected)
+
+
+@pytest.mark.parametrize(
+    ("option", "bad"),
+    [
+        pytest.param(option, bad, id=f"{option}, {what}")
+        for option in ("axis", "where")
+        for what, bad in BAD_OPTIONS[option].items()
+    ],
+)
+@every_loss_call
+def test_option_of_a_loss(name, call, option, bad):
+    value, error, was, expected = bad
+    expected = expected.replace("x of shape", f"{name} of shape")
+    refused(partial(call, X, **{option: value}), error, option, was, expected)
+
+
+def test_distributions_that_do_not_broadcast():
+    refused(
+        partial(sm.kl_divergence, X, X.T), ValueError, "q_logits", "(3, 2)", "p_logits", "(2, 3)"
+    )
+
+
+def test_labels_of_another_library_are_refused(backend):
+    strict = pytest.importorskip("array_api_strict")
+    other, name = (strict, "array_api_strict") if backend.xp is np else (np, "numpy")
+    for labels in (other.asarray([0, 1]), other.asarray(X)):
+        call = partial(backend.run, sm.cross_entropy, backend.asarray(X), labels)
+        refused(call, TypeError, "logits and labels", "one library", name)
+    call = partial(backend.run, sm.kl_divergence, backend.asarray(X), other.asarray(X))
+    refused(call, TypeError, "p_logits and q_logits", "one library", name)
+
+
 def refused(call, error, *words):
     """Assert that the call raises the error, and that its message holds all the words."""
     with pytest.raises(error) as caught:

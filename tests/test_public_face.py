@@ -8,10 +8,10 @@ from functools import partial
 
 import numpy as np
 import pytest
-from cases import FUNCTIONS, every_function
+from cases import FUNCTIONS, LOSSES, every_function
 
 import softmaxes as sm
-from softmaxes import _functions, _primals, _rules, derivatives, online
+from softmaxes import _functions, _primals, _rules, derivatives, losses, online
 
 DERIVATIVES = {name: getattr(sm, name) for name in derivatives.__all__}
 PUBLIC = {name: getattr(sm, name) for name in sm.__all__}
@@ -26,6 +26,9 @@ SIGNATURES = {
     "vjp": "(function, x, /, *rest, **options)",
     "jacobian": "(function, x, /, *rest, **options)",
     "hvp": "(function, x, v, /, *rest, **options)",
+    "cross_entropy": "(logits, labels, /, axis=-1, *, where=None, label_smoothing=0.0)",
+    "kl_divergence": "(p_logits, q_logits, /, axis=-1, *, where=None)",
+    "entropy": "(logits, /, axis=-1, *, where=None)",
     "online.State": "(maximum, rest, rest_low, mean=None, mean_low=None)",
     "online.empty": "(shape=(), *, mean_shape=None, dtype=None, device=None, xp=None)",
     "online.expectation": "(state, /)",
@@ -50,19 +53,21 @@ def test_all_is_sorted_and_complete():
 
 
 def test_every_public_name_is_defined_in_one_public_place():
-    assert sorted(_functions.__all__ + derivatives.__all__) == sm.__all__
-    assert all(getattr(sm, name) is getattr(_functions, name) for name in _functions.__all__)
-    assert all(getattr(sm, name) is getattr(derivatives, name) for name in derivatives.__all__)
+    modules = (_functions, derivatives, losses)
+    assert sorted(name for module in modules for name in module.__all__) == sm.__all__
+    for module in modules:
+        assert all(getattr(sm, name) is getattr(module, name) for name in module.__all__)
 
 
 def test_every_function_has_a_formula_and_a_rule_of_its_name():
-    assert set(_functions.__all__) <= set(_primals.__all__)
+    assert set(_functions.__all__ + losses.__all__) <= set(_primals.__all__)
     for name in _primals.__all__:
         assert getattr(_rules, name).primal is getattr(_primals, name)
 
 
 def test_every_function_has_a_row_in_the_table_of_cases():
     assert {name: getattr(sm, name) for name in _functions.__all__} == FUNCTIONS
+    assert {case.function.__name__ for case in LOSSES.values()} == set(losses.__all__)
 
 
 def test_types_are_shipped():
@@ -148,7 +153,7 @@ def test_docstring_of_online_states_the_source_and_an_example(name):
     assert ">>> from softmaxes import online" in section(name, "Examples")
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [*FUNCTIONS, *losses.__all__])
 def test_docstring_states_units_range_and_special_values(name):
     assert re.search(r"in nats|in \[0, 1\]", section(name, "Returns"))
     for special in ("-inf", "+inf", "NaN", "0-d"):

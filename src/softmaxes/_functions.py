@@ -94,7 +94,7 @@ def softmax(
     [[0.26894142 0.73105858]
      [0.         0.        ]]
     """
-    call = checked(x, axis, where=where, temperature=temperature)
+    call = checked(x=x, axis=axis, where=where, temperature=temperature)
     return call.shaped(apply(_rules.softmax, call), call.shape)
 
 
@@ -175,7 +175,7 @@ def log_softmax(
     >>> print(sm.log_softmax([0.0, -40.0]))
     [-4.24835426e-18 -4.00000000e+01]
     """
-    call = checked(x, axis, where=where, temperature=temperature)
+    call = checked(x=x, axis=axis, where=where, temperature=temperature)
     return call.shaped(apply(_rules.log_softmax, call), call.shape)
 
 
@@ -265,5 +265,5 @@ def logsumexp(
     >>> print(sm.logsumexp([0.0, -40.0]))
     4.248354255291589e-18
     """
-    call = checked(x, axis, where=where, weights=weights, keepdims=keepdims)
+    call = checked(x=x, axis=axis, where=where, weights=weights, keepdims=keepdims)
     return call.shaped(apply(_rules.logsumexp, call), call.reduced)

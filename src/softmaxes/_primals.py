@@ -28,18 +28,29 @@ from typing import NamedTuple
 
 from softmaxes._arrays import Array, Arrays, Axes, Namespace, device
 
-__all__ = ["density", "excess", "log_softmax", "logsumexp", "maximum", "softmax"]
+__all__ = [
+    "cross_entropy",
+    "density",
+    "entropy",
+    "excess",
+    "kl_divergence",
+    "log_ratio",
+    "log_softmax",
+    "logsumexp",
+    "maximum",
+    "reference",
+    "shifted",
+    "softmax",
+    "targets",
+]
 
 
 def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    s = _terms(arrays, axis=axis, xp=xp)
-    return xp.where(s.outside, 0.0, s.terms / (s.near + s.rest))
+    return _probabilities(_terms(arrays, axis=axis, xp=xp), xp=xp)
 
 
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
-    s = _terms(arrays, axis=axis, xp=xp)
-    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.excess))
+    return _logarithms(_terms(arrays, axis=axis, xp=xp), xp=xp)
 
 
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
@@ -71,6 +82,95 @@ def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     return _terms(arrays, axis=axis, xp=xp).excess
 
 
+# Losses: sums over a slice of terms >= 0, so that nothing cancels. A factor of 0 makes a term 0.
+
+
+def cross_entropy(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    s = _terms(arrays, axis=axis, xp=xp)
+    loss = _expected_cost(targets(arrays, axis=axis, xp=xp), s, axis=axis, xp=xp)
+    return xp.where(s.maximum == -xp.inf, 0.0, loss)
+
+
+def targets(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    # The weights q_i of -log p_i in the cross-entropy. A number that names no class makes them NaN.
+    x, q = arrays.x, arrays.labels
+    if xp.isdtype(q.dtype, "integral"):
+        place, n = _places(x, axis=axis, xp=xp)
+        q = xp.where((q >= 0) & (q < n), xp.astype(q == place, x.dtype), xp.nan)
+    if arrays.label_smoothing is None:
+        return q
+    scores, _, _ = _support(arrays, axis=axis, xp=xp)
+    support = scores != -xp.inf
+    n = _sum(xp.astype(support, x.dtype), axis=axis, xp=xp)
+    share = arrays.label_smoothing * _sum(q, axis=axis, xp=xp) / xp.where(n == 0.0, 1.0, n)
+    return (1.0 - arrays.label_smoothing) * q + xp.where(support, share, 0.0)
+
+
+def entropy(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    s = _terms(arrays, axis=axis, xp=xp)
+    h = _expected_cost(_probabilities(s, xp=xp), s, axis=axis, xp=xp)
+    return xp.where(s.maximum == -xp.inf, 0.0, h)
+
+
+def shifted(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    # log p up to a constant for each slice; 0 where p is.
+    s = _terms(arrays, axis=axis, xp=xp)
+    return xp.where(s.outside, 0.0, s.z)
+
+
+def kl_divergence(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    # Σ p r = Σ p (r + e^-r - 1) for the log-ratio r = log(p / q), since Σ p e^-r = Σ q = 1. An error
+    # common to all r changes the second sum by its square alone, where p and q are close.
+    p, q = softmax(arrays, axis=axis, xp=xp), reference(arrays, axis=axis, xp=xp)
+    r = log_ratio(arrays, axis=axis, xp=xp)
+    terms = xp.where(xp.abs(r) < 2.0, p * _excess_of_exp(-r), p * r + (q - p))
+    divergence = _sum(xp.where(p == 0.0, q, terms), axis=axis, xp=xp)
+    return xp.where(_sum(p, axis=axis, xp=xp) == 0.0, 0.0, divergence)
+
+
+def reference(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    return softmax(Arrays(arrays.q_logits, arrays.where), axis=axis, xp=xp)
+
+
+def log_ratio(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    # r = log(p / q), 0 where p is: from the differences of the scores, each with its rounding error.
+    s = _terms(arrays, axis=axis, xp=xp)
+    t = _terms(Arrays(arrays.q_logits, arrays.where), axis=axis, xp=xp)
+    p, q = _probabilities(s, xp=xp), _probabilities(t, xp=xp)
+    r = (s.z - t.z) + (s.error - t.error) + (xp.log1p(t.excess) - xp.log1p(s.excess))
+    r = xp.where(p == 0.0, 0.0, xp.where(t.outside, xp.inf, r))
+    # The logarithms err together, and Σ q - p = 0 tells by how much.
+    change = xp.where((p != 0.0) & (xp.abs(r) < 1.0), p * xp.expm1(-r), q - p)
+    off = _sum(change, axis=axis, xp=xp)
+    return xp.where(p == 0.0, 0.0, r + xp.where(xp.abs(off) < 0.5, xp.log1p(off), 0.0))
+
+
+def _expected_cost(q: Array, s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
+    """Return -Σ q log p, of whose two parts none is negative."""
+    z = xp.where(s.outside, -xp.inf, s.z)
+    below = _sum(xp.where(q == 0.0, 0.0, -q * z), axis=axis, xp=xp)
+    return _sum(q, axis=axis, xp=xp) * xp.log1p(s.excess) + below
+
+
+def _excess_of_exp(a: Array) -> Array:
+    """Return e^a - 1 - a for |a| < 2, by its Taylor series; the term left out is below 1e-17 of it."""
+    series = 1.0
+    for k in range(24, 2, -1):
+        series = 1.0 + a / k * series
+    return 0.5 * a * a * series
+
+
+def _places(x: Array, *, axis: Axes, xp: Namespace) -> tuple[Array, int]:
+    """Number the entries of a slice from 0, the last of the axes fastest; return how many there are."""
+    place, total = 0, 1
+    for a in axis:
+        n = x.shape[a]
+        shape = tuple(n if i == a % x.ndim else 1 for i in range(x.ndim))
+        place = place * n + xp.reshape(xp.arange(n, device=device(x)), shape)
+        total *= n
+    return place, total
+
+
 class _Terms(NamedTuple):
     """`maximum`, `near` and `rest` reduced, the others like x; `outside` is not in the support."""
 
@@ -86,6 +186,15 @@ class _Terms(NamedTuple):
     def excess(self) -> Array:
         """S - 1, by which S exceeds the maximum alone."""
         return self.rest + (self.near - 1.0)
+
+
+def _probabilities(s: _Terms, *, xp: Namespace) -> Array:
+    return xp.where(s.outside, 0.0, s.terms / (s.near + s.rest))
+
+
+def _logarithms(s: _Terms, *, xp: Namespace) -> Array:
+    # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
+    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.excess))
 
 
 def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
@@ -118,9 +227,9 @@ def _weighted_exp(z: Array, w: Array, scores: Array, *, xp: Namespace) -> Array:
 
 def _support(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array, Array]:
     """Return scores with -inf outside the support, their low parts, one temperature per slice."""
-    x, where, temperature, _ = arrays
-    if where is not None:
-        x = xp.where(where, x, -xp.inf)
+    x, temperature = arrays.x, arrays.temperature
+    if arrays.where is not None:
+        x = xp.where(arrays.where, x, -xp.inf)
     if temperature is None:
         return x, None, None
     # No softmax has a negative temperature.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from softmaxes import _functions, _rules
 from softmaxes._arrays import Array, Arrays, Call, checked, checked_like, device, mapped
 from softmaxes._backends import apply, evaluate
+from softmaxes.losses import _scores
 
 __all__ = ["hvp", "jacobian", "jvp", "vjp"]
 
@@ -155,7 +156,7 @@ def vjp(
     s = _linearised(function, x, rest, options)
     # Copies, since the caller may write into the value or the options before pulling back.
     own = partial(s.call.xp.asarray, copy=True)
-    p, arrays = mapped(own, (s.p, s.call.arrays._replace(x=None)))
+    p, arrays = mapped(own, (s.p, s.call.arrays._replace(x=None, labels=None, q_logits=None)))
 
     def pullback(u: Array) -> Array:
         u = s.call.xp.reshape(checked_like("u", u, s.call, s.y.shape), s.inner)
@@ -294,12 +295,12 @@ def hvp(
 
 
 class _Linearised(NamedTuple):
-    """A function at a point: its rule, its value y, the probabilities p the rule is written in."""
+    """A function at a point: its rule, its value y, and p, what the rule is written in."""
 
     rule: _rules.Rule
     call: Call
     y: Array
-    p: Array
+    p: Any
     inner: tuple[int, ...]  # the shape of y that keeps the reduced axes
 
     @property
@@ -323,12 +324,12 @@ class _Linearised(NamedTuple):
 
 
 def _rule_of(function: Any) -> _rules.Rule:
-    for name in _functions.__all__:
-        if function is getattr(_functions, name):
+    known = {name: getattr(of, name) for of in (_functions, _scores) for name in of.__all__}
+    for name, public in known.items():
+        if function is public:
             rule: _rules.Rule = getattr(_rules, name)
             return rule
-    known = ", ".join(_functions.__all__)
-    raise TypeError(f"function must be one of {known}, got {function!r}")
+    raise TypeError(f"function must be one of {', '.join(known)}, got {function!r}")
 
 
 def _linearised(function: Any, x: Array, rest: tuple[Array, ...], options: Any) -> _Linearised:
@@ -337,8 +338,12 @@ def _linearised(function: Any, x: Array, rest: tuple[Array, ...], options: Any) 
     arguments.apply_defaults()
     call = checked(**arguments.arguments)
     y = apply(rule, call)
-    p = y
-    if rule.probabilities is not None or call.working != call.dtype:
-        p = apply(rule.probabilities or rule, call._replace(dtype=call.working))
+
+    def value(of: _rules.Rule) -> Array:
+        if of is rule and call.working == call.dtype:
+            return y
+        return apply(of, call._replace(dtype=call.working))
+
+    p, _ = _rules.ingredients(rule, value, Arrays(None))
     shape = call.reduced if rule.reduces else call.shape
     return _Linearised(rule, call, call.shaped(y, shape), p, tuple(y.shape))

@@ -403,7 +403,7 @@ def softmax(x: Array, state: State, /, axis: Axis = -1, *, where: Array = None) 
     >>> print(online.softmax([1, 2], state), online.softmax([3, 4], state))
     [0.0320586  0.08714432] [0.23688282 0.64391426]
     """
-    call = checked(x, axis, where=where)
+    call = checked(x=x, axis=axis, where=where)
     call, state = checked_slices("state", _normaliser("state", state), call)
     x, state = mapped(call.in_working_precision, (call.arrays.x, state))
     if call.arrays.where is not None:
@@ -474,7 +474,7 @@ def expectation(state: State, /) -> Array:
 
 def _piece(x: Array, axis: Axis, where: Array, values: Array) -> State:
     """Return the state of one piece alone."""
-    call = checked(x, axis, where=where)
+    call = checked(x=x, axis=axis, where=where)
     if values is not None:
         call, values = checked_values(values, call)
     call = call._replace(dtype=call.working)

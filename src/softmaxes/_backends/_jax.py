@@ -62,7 +62,9 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
 
     @jax.custom_jvp
     def f(arrays: Arrays) -> Array:
-        return rule.primal(arrays._replace(x=_rounded(arrays.x)), axis=axis, xp=jnp)
+        q_logits = None if arrays.q_logits is None else _rounded(arrays.q_logits)
+        arrays = arrays._replace(x=_rounded(arrays.x), q_logits=q_logits)
+        return rule.primal(arrays, axis=axis, xp=jnp)
 
     def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
         # A barrier keeps the compiler from sharing sums between value and derivative, and with
@@ -74,7 +76,8 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
             return differentiable(of, axis)(jax.tree.map(jax.lax.optimization_barrier, arrays))
 
         p, d = ingredients(rule, value, tangents)
-        return rule.jvp(p, d, arrays, tangents, axis=axis, xp=jnp)
+        dy = rule.jvp(p, d, arrays, tangents, axis=axis, xp=jnp)
+        return jnp.broadcast_to(jnp.asarray(dy, y.dtype), y.shape)  # 0 where nothing moves it
 
     def f_jvp(primals: tuple[Arrays], tangents: tuple[Arrays]) -> tuple[Array, Array]:
         (arrays,), (moving,) = primals, tangents

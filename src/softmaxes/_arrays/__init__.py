@@ -1,0 +1,35 @@
+"""
+What every function asks of its arguments: one library, real dtypes, valid axes, fitting shapes.
+
+The only package that asks array-api-compat. Every error names the argument, what it was and what
+was expected.
+"""
+
+from array_api_compat import device, is_jax_namespace, is_numpy_namespace
+
+from softmaxes._arrays._calls import Arrays, Call, checked, checked_like
+from softmaxes._arrays._kinds import Array, Namespace, unwrapped
+from softmaxes._arrays._pieces import checked_alike, checked_slices, checked_values, zeros
+from softmaxes._arrays._shapes import Axes, Axis
+from softmaxes._arrays._trees import leaves, mapped
+
+__all__ = [
+    "Array",
+    "Arrays",
+    "Axes",
+    "Axis",
+    "Call",
+    "Namespace",
+    "checked",
+    "checked_alike",
+    "checked_like",
+    "checked_slices",
+    "checked_values",
+    "device",
+    "is_jax_namespace",
+    "is_numpy_namespace",
+    "leaves",
+    "mapped",
+    "unwrapped",
+    "zeros",
+]

@@ -1,0 +1,194 @@
+"""What an argument is made of: its library, its kind, the dtype to compute in, what is known of it."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+from types import NoneType
+from typing import Any, NamedTuple, TypeAlias
+
+import array_api_extra as xpx
+from array_api_compat import (
+    array_namespace,
+    device,
+    is_array_api_obj,
+    is_dask_array,
+    is_jax_namespace,
+    is_numpy_namespace,
+    is_torch_array,
+)
+from array_api_compat import numpy as np
+
+__all__ = [
+    "Array",
+    "Namespace",
+    "Scores",
+    "as_array",
+    "as_option",
+    "as_real",
+    "is_kind",
+    "known",
+    "last_name",
+    "library_name",
+    "result_dtype",
+    "unwrapped",
+    "working_dtype",
+]
+
+Array: TypeAlias = Any  # the array libraries have no common type yet
+Namespace: TypeAlias = Any
+
+# Narrower than float32: computed in float32, rounded once at the end.
+NARROW = ("float16", "bfloat16", "float8")
+
+
+class Kind(NamedTuple):
+    """What an argument is made of, in words and in the dtypes of the standard."""
+
+    adjective: str
+    noun: str
+    dtypes: tuple[str, ...]
+
+
+class Scores(NamedTuple):
+    """The scores of a call, under the name that the function gives them, and their library."""
+
+    name: str
+    array: Array
+    xp: Namespace
+
+
+# What becomes an array of the library of x, or of NumPy where there is no x.
+PLAIN = (numbers.Number, np.bool, list, tuple)
+
+REAL = Kind("real", "number", ("bool", "integral", "real floating"))
+KINDS = {
+    "where": Kind("boolean", "boolean", ("bool",)),
+    "labels": Kind("integer or real floating", "number", ("integral", "real floating")),
+}
+REQUIRED = ("labels", "q_logits")  # by the functions that have them
+
+
+def as_array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
+    """Return an array of the kind, made by NumPy if it was none, and its library."""
+    a = _made_by_numpy(name, value, kind) if isinstance(value, PLAIN) else value
+    if not is_array_api_obj(a) or last_name(type(a)) == "MaskedArray":
+        raise TypeError(
+            f"{name} must be an array, a sequence of {kind.noun}s or a {kind.noun}, "
+            f"got {type(a).__module__}.{type(a).__qualname__}"
+        )
+    xp = array_namespace(a)
+    if not is_kind(a.dtype, kind.dtypes, xp):
+        was = (
+            repr(value)
+            if isinstance(value, (int, float, complex))
+            else f"dtype {last_name(a.dtype)}"
+        )
+        raise TypeError(f"{name} must be {kind.adjective}, got {was}")
+    if is_torch_array(a) and a.requires_grad:
+        # Its engine would differentiate the formula, which is wrong at ties and infinities.
+        raise TypeError(
+            f"{name} must not require a gradient in PyTorch, whose automatic differentiation "
+            "is not supported: detach it, and call softmaxes.vjp or softmaxes.jvp"
+        )
+    return a, xp
+
+
+def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:
+    try:
+        a = np.asarray(value)
+        if a.dtype == object and all(isinstance(entry, numbers.Real) for entry in a.flat):
+            a = np.asarray(a, dtype=float)  # large integers, fractions
+        return a
+    except OverflowError:
+        raise ValueError(f"{name} must fit in float64, got a number that does not") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be a rectangular sequence of {kind.noun}s: {error}"
+        ) from None
+    except (TypeError, RuntimeError) as error:  # arrays of another library among the entries
+        raise TypeError(f"{name} must be an array or a sequence of {kind.noun}s: {error}") from None
+
+
+def as_option(name: str, value: Any, scores: Scores) -> Array:
+    """Return an array of the library of the scores, a real number, or None."""
+    if value is None and name not in REQUIRED:
+        return None
+    kind = KINDS.get(name, REAL)
+    a, own = as_array(name, value, kind)
+    if isinstance(value, numbers.Real) and kind is REAL:
+        return a.item()
+    if isinstance(value, PLAIN):
+        return scores.xp.asarray(a.tolist(), device=device(scores.array))
+    if own is not scores.xp:
+        libraries = f"{library_name(scores.xp)} and {library_name(own)}"
+        raise TypeError(f"{scores.name} and {name} must be arrays of one library, got {libraries}")
+    return a
+
+
+def result_dtype(xp: Namespace, **arrays: Any) -> Any:
+    """Return the real floating dtype of the result; Python numbers do not count."""
+    given = {name: a for name, a in arrays.items() if not isinstance(a, (numbers.Real, NoneType))}
+    real = [a for a in given.values() if is_kind(a.dtype, "real floating", xp)]
+    default = xpx.default_dtype(xp, "real floating")
+    if not real:
+        return default
+    try:
+        return xp.result_type(*given.values())
+    except TypeError:  # integers and floats do not mix in every library
+        pass
+    try:
+        return xp.result_type(*real, *([default] if len(real) < len(given) else []))
+    except TypeError:
+        dtypes = ", ".join(f"{name} of {last_name(a.dtype)}" for name, a in given.items())
+        raise TypeError(f"the arguments must have dtypes that promote, got {dtypes}") from None
+
+
+def working_dtype(dtype: Any, xp: Namespace) -> Any:
+    """Return the dtype to compute in for a result of the dtype."""
+    return xp.float32 if last_name(dtype).startswith(NARROW) else dtype
+
+
+def as_real(a: Any, dtype: Any, scores: Scores) -> Array:
+    """Return a number or an array as an array of the dtype; None stays None."""
+    if a is None:
+        return None
+    with np.errstate(all="ignore"):
+        if not isinstance(a, numbers.Real):
+            return scores.xp.astype(a, dtype, copy=False)
+        return scores.xp.asarray(float(a), dtype=dtype, device=device(scores.array))
+
+
+def known(condition: Callable[..., Any], *arrays: Array, xp: Namespace) -> bool:
+    """Tell whether condition(*arrays, xp=xp) holds; False where the values are not known yet."""
+    if any(is_dask_array(a) for a in arrays):
+        return False
+    try:
+        if is_jax_namespace(xp):  # a comparison would be traced even where the values are not
+            arrays, xp = tuple(map(np.asarray, arrays)), np
+        return bool(condition(*arrays, xp=xp))
+    except TypeError:  # traced by a compiler
+        return False
+
+
+def unwrapped(a: Array, *, xp: Namespace) -> Array:
+    """Return a result as a scalar where NumPy's own functions do, not as a 0-d array."""
+    return a[()] if is_numpy_namespace(xp) else a
+
+
+def is_kind(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:
+    if last_name(dtype).startswith(NARROW):  # NumPy knows some of these only by an extension
+        return "real floating" in kind
+    try:
+        return bool(xp.isdtype(dtype, kind))
+    except TypeError:
+        return False
+
+
+def library_name(xp: Namespace) -> str:
+    return str(xp.__name__).removeprefix("array_api_compat.")
+
+
+def last_name(thing: Any) -> str:
+    """Return the last part of a dtype's, a type's or a module's name."""
+    return str(getattr(thing, "__name__", thing)).rpartition(".")[2]

@@ -1,0 +1,87 @@
+"""Axes counted from the end, and shapes that fit."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, TypeAlias
+
+from array_api_compat import numpy as np
+
+from softmaxes._arrays._kinds import Array, Scores
+
+__all__ = [
+    "Axes",
+    "Axis",
+    "axes_from_the_end",
+    "broadcast_shape",
+    "broadcasts_to",
+    "fitting",
+    "kept_shape",
+    "reduced_shape",
+]
+
+Axes: TypeAlias = tuple[int, ...]
+Axis: TypeAlias = int | Axes | None
+
+
+def axes_from_the_end(axis: Any, scores: Scores) -> Axes:
+    """Return the axes counted from the end; a scalar has none to name but takes 0 and -1."""
+    ndim = scores.array.ndim
+    if axis is None:
+        return tuple(range(-ndim, 0))
+    try:
+        axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    except TypeError:
+        raise TypeError(f"axis must be an int, a tuple of ints or None, got {axis!r}") from None
+    if ndim == 0 and len(axes) == 1 and axes[0] in (-1, 0):
+        return ()
+    if any(not -ndim <= a < ndim for a in axes):
+        raise ValueError(f"axis {axis} is out of bounds for {scores.name} with {ndim} axes")
+    axes = tuple(a - ndim if a >= 0 else a for a in axes)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axis must not repeat an axis, got {axis}")
+    return axes
+
+
+def kept_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
+    """Return the shape with the axes of length 1."""
+    return tuple(1 if a - len(shape) in axes else n for a, n in enumerate(shape))
+
+
+def reduced_shape(shape: tuple[int, ...], axes: Axes, keepdims: Any) -> tuple[int, ...]:
+    """Return the shape without the axes, or with them of length 1."""
+    if not isinstance(keepdims, (bool, np.bool)):
+        raise TypeError(f"keepdims must be a bool, got {keepdims!r}")
+    if keepdims:
+        return kept_shape(shape, axes)
+    return tuple(n for a, n in enumerate(shape) if a - len(shape) not in axes)
+
+
+def broadcast_shape(name: str, a: Array, scores: Scores) -> tuple[int, ...]:
+    """Return the common shape of an option and the scores."""
+    try:
+        return tuple(np.broadcast_shapes(tuple(a.shape), tuple(scores.array.shape)))
+    except ValueError:
+        raise _misfit(name, a, scores) from None
+
+
+def broadcasts_to(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Tell whether a shape broadcasts to another."""
+    try:
+        return bool(np.broadcast_shapes(shape, to) == to)
+    except ValueError:
+        return False
+
+
+def fitting(name: str, a: Array, scores: Scores) -> Array:
+    """Return the option with as many axes as the scores, once it is known to broadcast to them."""
+    if a is None:
+        return None
+    if broadcast_shape(name, a, scores) != tuple(scores.array.shape):
+        raise _misfit(name, a, scores)
+    return scores.xp.reshape(a, (1,) * (scores.array.ndim - a.ndim) + tuple(a.shape))
+
+
+def _misfit(name: str, a: Array, scores: Scores) -> ValueError:
+    expected = f"{scores.name} of shape {tuple(scores.array.shape)}"
+    return ValueError(f"{name} of shape {tuple(a.shape)} does not broadcast to {expected}")
