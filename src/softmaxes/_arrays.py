@@ -10,21 +10,15 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import NoneType
 from typing import Any, NamedTuple, TypeAlias
 
 import array_api_extra as xpx
-from array_api_compat import (
-    array_namespace,
-    device,
-    is_array_api_obj,
-    is_dask_array,
-    is_jax_array,
-    is_jax_namespace,
-    is_numpy_namespace,
-    is_torch_array,
-)
+from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import device as device_of
 from array_api_compat import numpy as np
 
 __all__ = [
@@ -40,10 +34,10 @@ __all__ = [
     "checked_slices",
     "checked_values",
     "device",
-    "is_jax_namespace",
-    "is_numpy_namespace",
     "leaves",
+    "library",
     "mapped",
+    "quiet",
     "unwrapped",
     "zeros",
 ]
@@ -175,7 +169,7 @@ def checked_slices(name: str, tree: Any, call: Call) -> tuple[Call, Any]:
     """Return the call in a dtype that holds the tuple of arrays too, and these in slices of its x."""
     x, xp = call.arrays.x, call.xp
     tree = mapped(lambda leaf: _option(name, _array(name, leaf)[0], x, xp), tree)
-    shape = tuple(np.broadcast_shapes(*(tuple(a.shape) for a in leaves(tree))))
+    shape = _broadcast_shapes(*(tuple(a.shape) for a in leaves(tree)))
     if len(shape) > len(call.reduced) or not _broadcasts_to(shape, call.reduced):
         axes = f"x of shape {call.shape} has slices of shape {call.reduced}"
         raise ValueError(f"{name} of shape {shape} does not fit: {axes}")
@@ -195,11 +189,11 @@ def checked_alike(**trees: Any) -> tuple[list[Any], Namespace]:
     (first, ((_, xp), *_)), *_ = found.items()
     for name, pairs in found.items():
         if any(own is not xp for _, own in pairs):
-            others = " and ".join(_library(own) for own in (xp, pairs[0][1]))
+            others = " and ".join(library(own) for own in (xp, pairs[0][1]))
             raise TypeError(f"{first} and {name} must be arrays of one library, got {others}")
     shapes = {name: [tuple(a.shape) for a, _ in pairs] for name, pairs in found.items()}
     try:
-        np.broadcast_shapes(*(shape for of_one in shapes.values() for shape in of_one))
+        _broadcast_shapes(*(shape for of_one in shapes.values() for shape in of_one))
     except ValueError:
         were = " and ".join(f"{name} of shape {of_one[0]}" for name, of_one in shapes.items())
         raise ValueError(f"{were} do not broadcast") from None
@@ -224,7 +218,22 @@ def zeros(shape: Any, *, dtype: Any, device: Any, xp: Any) -> Array:
 
 def unwrapped(a: Array, *, xp: Namespace) -> Array:
     """Return a result as a scalar where NumPy's own functions do, not as a 0-d array."""
-    return a[()] if is_numpy_namespace(xp) else a
+    return a[()] if library(xp) == "numpy" else a
+
+
+def library(xp: Namespace) -> str:
+    """Return the name of an array library."""
+    return str(xp.__name__).removeprefix("array_api_compat.")
+
+
+def device(a: Array) -> Any:
+    """Return the device of an array."""
+    return a.device if library(_namespace(a)) == "torch" else device_of(a)
+
+
+def quiet(xp: Namespace) -> Any:
+    """Silence the warnings of NumPy: inf - inf and 0 / 0 are handled by the formulas."""
+    return nullcontext() if library(xp) == "torch" else np.errstate(all="ignore")
 
 
 def mapped(f: Callable[[Array], Array], tree: Any) -> Any:
@@ -247,22 +256,27 @@ def leaves(tree: Any) -> list[Array]:
 def _array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
     """Return an array of the kind, made by NumPy if it was none, and its library."""
     a = _made_by_numpy(name, value, kind) if isinstance(value, PLAIN) else value
-    if not is_array_api_obj(a) or _name(type(a)) == "MaskedArray":
+    xp = _namespace(a)
+    if xp is None or _name(type(a)) == "MaskedArray":
         raise TypeError(
             f"{name} must be an array, a sequence of {kind.noun}s or a {kind.noun}, "
             f"got {type(a).__module__}.{type(a).__qualname__}"
         )
-    xp = array_namespace(a)
     if not _is_kind(a.dtype, kind.dtypes, xp):
         was = repr(value) if isinstance(value, (int, float, complex)) else f"dtype {_name(a.dtype)}"
         raise TypeError(f"{name} must be {kind.adjective}, got {was}")
-    if is_torch_array(a) and a.requires_grad:
-        # Its engine would differentiate the formula, which is wrong at ties and infinities.
-        raise TypeError(
-            f"{name} must not require a gradient in PyTorch, whose automatic differentiation "
-            "is not supported: detach it, and call softmaxes.vjp or softmaxes.jvp"
-        )
     return a, xp
+
+
+def _namespace(a: Any) -> Namespace:
+    """Return the library of an array, None of anything else."""
+    # Asked first, since the compiler of PyTorch warns of the caches in array-api-compat.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(a, torch.Tensor):
+        from array_api_compat import torch as xp
+
+        return xp
+    return array_namespace(a) if is_array_api_obj(a) else None
 
 
 def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:
@@ -285,16 +299,24 @@ def _option(name: str, value: Any, x: Array, xp: Namespace, kind: Kind = REAL) -
     """Return an array of the library of x, a real number, or None."""
     if value is None:
         return None
-    a, own = _array(name, value, kind)
     if isinstance(value, numbers.Real) and kind is REAL:
-        return a.item()
+        return _number(name, value)
+    a, own = _array(name, value, kind)
     if isinstance(value, PLAIN):
         return xp.asarray(a.tolist(), device=device(x))
     if own is not xp:
         raise TypeError(
-            f"x and {name} must be arrays of one library, got {_library(xp)} and {_library(own)}"
+            f"x and {name} must be arrays of one library, got {library(xp)} and {library(own)}"
         )
     return a
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a real number as Python's, without NumPy if it is, since a compiler may look on."""
+    try:
+        return float(value if isinstance(value, (int, float)) else _array(name, value)[0])
+    except OverflowError:
+        raise ValueError(f"{name} must fit in float64, got a number that does not") from None
 
 
 def _promoted(arrays: Arrays, dtype: Any, xp: Namespace) -> Arrays:
@@ -314,15 +336,15 @@ def _result_dtype(xp: Namespace, **arrays: Any) -> Any:
     """Return the real floating dtype of the result; Python numbers do not count."""
     given = {name: a for name, a in arrays.items() if not isinstance(a, (numbers.Real, NoneType))}
     real = [a for a in given.values() if _is_kind(a.dtype, "real floating", xp)]
-    default = xpx.default_dtype(xp, "real floating")
     if not real:
-        return default
+        return xpx.default_dtype(xp, "real floating")
     try:
         return xp.result_type(*given.values())
     except TypeError:  # integers and floats do not mix in every library
         pass
     try:
-        return xp.result_type(*real, *([default] if len(real) < len(given) else []))
+        default = [xpx.default_dtype(xp, "real floating")] if len(real) < len(given) else []
+        return xp.result_type(*real, *default)
     except TypeError:
         dtypes = ", ".join(f"{name} of {_name(a.dtype)}" for name, a in given.items())
         raise TypeError(f"the arguments must have dtypes that promote, got {dtypes}") from None
@@ -337,10 +359,10 @@ def _as_real(a: Any, dtype: Any, x: Array, xp: Namespace) -> Array:
     """Return a number or an array as an array of the dtype; None stays None."""
     if a is None:
         return None
-    with np.errstate(all="ignore"):
+    with quiet(xp):
         if not isinstance(a, numbers.Real):
             return xp.astype(a, dtype, copy=False)
-        return xp.asarray(float(a), dtype=dtype, device=device(x))
+        return xp.asarray(a, dtype=dtype, device=device(x))
 
 
 def _axes(axis: Any, ndim: int) -> Axes:
@@ -371,9 +393,23 @@ def _reduced(shape: tuple[int, ...], axes: Axes, keepdims: Any) -> tuple[int, ..
     return tuple(n for a, n in enumerate(shape) if a - ndim not in axes)
 
 
+def _broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape that all broadcast to; lengths may be symbols of a compiler."""
+    ndim = max(0, *map(len, shapes))
+    padded = ((1,) * (ndim - len(shape)) + shape for shape in shapes)
+    return tuple(_common_length(lengths) for lengths in zip(*padded, strict=True))
+
+
+def _common_length(lengths: tuple[int, ...]) -> int:
+    length, *others = [n for n in lengths if n != 1] or [1]
+    if any(n != length for n in others):
+        raise ValueError(f"the lengths {lengths} do not broadcast")
+    return length
+
+
 def _broadcast(name: str, a: Array, x: Array) -> tuple[int, ...]:
     try:
-        return tuple(np.broadcast_shapes(tuple(a.shape), tuple(x.shape)))
+        return _broadcast_shapes(tuple(a.shape), tuple(x.shape))
     except ValueError:
         raise _misfit(name, a, x) from None
 
@@ -381,7 +417,7 @@ def _broadcast(name: str, a: Array, x: Array) -> tuple[int, ...]:
 def _broadcasts_to(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     """Tell whether a shape broadcasts to another."""
     try:
-        return bool(np.broadcast_shapes(shape, to) == to)
+        return _broadcast_shapes(shape, to) == to
     except ValueError:
         return False
 
@@ -403,14 +439,14 @@ def _misfit(name: str, a: Array, x: Array) -> ValueError:
 def _known_to_be_bad(temperature: Any, xp: Namespace) -> bool:
     """Tell whether a temperature is negative or NaN; False where its values are not known yet."""
     if isinstance(temperature, numbers.Real):
-        return not float(temperature) >= 0.0
-    if is_dask_array(temperature):
+        return not temperature >= 0.0
+    if library(xp) == "dask.array" or (library(xp) == "torch" and xp.compiler.is_compiling()):
         return False
     try:
-        if is_jax_array(temperature):  # a comparison would be traced even where the values are not
+        if library(xp) == "jax.numpy":  # a comparison would be traced even where the values are not
             temperature, xp = np.asarray(temperature), np
         return not xp.all(temperature >= 0)
-    except TypeError:  # traced by a compiler
+    except (TypeError, RuntimeError):  # traced by a compiler, or batched by PyTorch
         return False
 
 
@@ -426,10 +462,6 @@ def _is_kind(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:
         return bool(xp.isdtype(dtype, kind))
     except TypeError:
         return False
-
-
-def _library(xp: Namespace) -> str:
-    return str(xp.__name__).removeprefix("array_api_compat.")
 
 
 def _name(thing: Any) -> str:
