@@ -46,7 +46,9 @@ class Backend:
     has_float16: bool = True
     has_bfloat16: bool = True
     default: str = "float64"  # the dtype that integers become
-    autodiff: Any = None  # the module of grad, jvp, vjp, jacfwd, jacrev and hessian, where there is one
+    autodiff: Any = (
+        None  # the module of grad, jvp, vjp, jacfwd, jacrev and hessian, where there is one
+    )
     traced: bool = False  # values are not known when the function runs
     flags: Any = field(default_factory=nullcontext)
 
@@ -215,7 +217,17 @@ def xp(backend):
 @pytest.fixture
 def jax():
     """The module jax, in double precision, where it is tested."""
-    if "jax" not in LIBRARIES or (not REQUESTED and find_spec("jax") is None):
-        pytest.skip("jax is not tested")
-    backend_named("jax")
-    return pytest.importorskip("jax")
+    return _tested("jax")
+
+
+@pytest.fixture
+def torch():
+    """The module torch, where it is tested."""
+    return _tested("torch")
+
+
+def _tested(library):
+    if library not in LIBRARIES or (not REQUESTED and find_spec(library) is None):
+        pytest.skip(f"{library} is not tested")
+    backend_named(library)
+    return pytest.importorskip(library)

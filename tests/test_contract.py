@@ -118,7 +118,9 @@ def second(function, x, v, *, autodiff=None, every_road=False, **options):
     if every_road:
         roads |= {
             "hvp by reverse over reverse": autodiff.vjp(autodiff.grad(f), x)[1](v)[0],
-            "hvp by reverse over forward": autodiff.grad(lambda x: autodiff.jvp(f, (x,), (v,))[1])(x),
+            "hvp by reverse over forward": autodiff.grad(lambda x: autodiff.jvp(f, (x,), (v,))[1])(
+                x
+            ),
         }
     return roads
 
@@ -452,7 +454,9 @@ def test_complex_numbers_are_refused(backend, function):
 def test_a_value_does_not_change_because_someone_differentiates_it(backend, dtype, function):
     x = backend.asarray(np.random.default_rng(6).normal(scale=10, size=1000), dtype)
     expected = backend.to_numpy(backend.run(function, x))
-    for y, _ in backend.run(with_derivatives, function, x, xp=backend.xp, autodiff=backend.autodiff):
+    for y, _ in backend.run(
+        with_derivatives, function, x, xp=backend.xp, autodiff=backend.autodiff
+    ):
         assert_same(expected, backend.to_numpy(y))
 
 

@@ -201,7 +201,8 @@ def checked_alike(**trees: Any) -> tuple[list[Any], Namespace]:
     working = _working(_result_dtype(xp, **given), xp)
 
     def alike(a: Array) -> Array:
-        return xp.astype(xp.asarray(a), working, copy=False)
+        # An array of what may be a scalar; `asarray` of PyTorch would warn, or drop the gradient.
+        return xp.astype(xp.reshape(a, a.shape), working, copy=False)
 
     return [mapped(alike, tree) for tree in trees.values()], xp
 
@@ -211,7 +212,7 @@ def zeros(shape: Any, *, dtype: Any, device: Any, xp: Any) -> Array:
     xp = np if xp is None else xp
     dtype = xp.float32 if dtype is None else _working(dtype, xp)
     a = unwrapped(xp.zeros(shape, dtype=dtype, device=device), xp=xp)
-    if not _is_kind(a.dtype, "real floating", array_namespace(a)):
+    if not _is_kind(a.dtype, "real floating", _namespace(a)):
         raise TypeError(f"dtype must be a real floating dtype, got {_name(a.dtype)}")
     return a
 
@@ -439,7 +440,7 @@ def _misfit(name: str, a: Array, x: Array) -> ValueError:
 def _known_to_be_bad(temperature: Any, xp: Namespace) -> bool:
     """Tell whether a temperature is negative or NaN; False where its values are not known yet."""
     if isinstance(temperature, numbers.Real):
-        return not temperature >= 0.0
+        return not float(temperature) >= 0.0
     if library(xp) == "dask.array" or (library(xp) == "torch" and xp.compiler.is_compiling()):
         return False
     try:

@@ -153,8 +153,11 @@ def vjp(
     [-4.1223074e-09  2.0611537e-09  2.0611537e-09]
     """
     s = _linearised(function, x, rest, options)
+
     # Copies, since the caller may write into the value or the options before pulling back.
-    own = partial(s.call.xp.asarray, copy=True)
+    def own(a: Array) -> Array:
+        return s.call.xp.astype(a, a.dtype, copy=True)
+
     p, arrays = mapped(own, (s.p, s.call.arrays._replace(x=None)))
 
     def pullback(u: Array) -> Array:
