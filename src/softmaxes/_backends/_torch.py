@@ -50,7 +50,9 @@ def computed(name: str, jvp: str, arguments: tuple[Any, ...]) -> Array:
     """Return the formula of this name."""
     template = mapped(lambda _: 0, arguments)
     f = _OfStates(getattr(_states, name), getattr(_states, jvp), template)
-    return _Function.apply(f, *leaves(arguments))
+    arrays = leaves(arguments)
+    ndim = max(a.ndim for a in arrays)
+    return _Function.apply(f, *(a[(None,) * (ndim - a.ndim)] for a in arrays))
 
 
 def in_graph(f: Callable[..., Array]) -> None:
@@ -85,11 +87,10 @@ class _OfScores:
     def cotangents(self, y: Array, arrays: Flat, u: Array, needs: Sequence[bool]) -> Flat:
         if not self.needs_only_x(needs):
             return _transposed(partial(self.tangent, y, arrays), arrays, u, needs)
-        x, *options = arrays
         p = self.known(y, arrays, self.rule.probabilities or self.rule)
         u = u.to(self.working)
         g = self.rule.vjp(p, self.wide(arrays), u, axis=self.axis, xp=xp)
-        return g if x is None else g.to(x.dtype), *(None for _ in options)
+        return g, *(None for _ in arrays[1:])
 
     def kept(self, y: Array, arrays: Flat, needs: Sequence[bool]) -> Flat:
         """Return y and the arrays, None for those that the derivatives can do without."""
@@ -165,25 +166,18 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: Any, *tangents: Array) -> Array:
         # What is saved moves itself, in this direction and perhaps in an outer one, which counts.
-        saved = ctx.saved_tensors
-        y, *arrays = (
-            None if a is None else forward_ad.unpack_dual(a, level=0).primal for a in saved
-        )
+        still = partial(forward_ad.unpack_dual, level=0)
+        y, *arrays = (None if a is None else still(a).primal for a in ctx.saved_tensors)
         with forward_ad._set_fwd_grad_enabled(True):
             return ctx.f.tangent(y, arrays, tangents)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, f: Any, *arrays: Array) -> tuple[Array, int]:
         # Axes count from the end, so the batch can stand in front.
-        ndim = max(
-            a.ndim + (d is None) for a, d in zip(arrays, in_dims[1:], strict=True) if a is not None
-        )
-
         def batch_first(a: Array, d: int | None) -> Array:
-            if a is None:
-                return None
-            a = a.expand(info.batch_size, *a.shape) if d is None else a.movedim(d, 0)
-            return a.reshape(info.batch_size, *(1,) * (ndim - a.ndim), *a.shape[1:])
+            if a is None or d is not None:
+                return a if a is None else a.movedim(d, 0)
+            return a.expand(info.batch_size, *a.shape)
 
         return _Function.apply(f, *map(batch_first, arrays, in_dims[1:])), 0
 
