@@ -36,16 +36,24 @@ def floors() -> list[str]:
 
 
 def pytest(session: nox.Session, *arguments: str, backends: str) -> None:
-    """Run pytest on all cores, with these array libraries."""
+    """Run pytest on all cores, with these array libraries; a selection may leave nothing of them."""
     environment = {"SOFTMAXES_TEST_BACKENDS": backends}
-    session.run("pytest", "-n", "auto", *arguments, *session.posargs, env=environment)
+    arguments = ("-n", "auto", *arguments, *session.posargs)
+    session.run(
+        "pytest", *arguments, env=environment, success_codes=[0, 5] if session.posargs else [0]
+    )
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Test on NumPy, array-api-strict and JAX, with coverage and docstring examples."""
-    session.install("-e.", *groups("test"))
-    pytest(session, "--cov", "--doctest-modules", "src", "tests", backends="numpy,strict,jax")
+    """Test on NumPy, array-api-strict, JAX and PyTorch, with coverage and docstring examples."""
+    session.install("-e.", *groups("test", "torch"))
+    session.run("coverage", "erase")
+    # The contract and what is PyTorch's own; the rest of the suite on it is `backend(torch)`.
+    files = ("tests/test_contract.py", "tests/test_torch.py")
+    pytest(session, "--cov", "--cov-fail-under=0", *files, backends="torch")
+    everything = ("--cov", "--cov-append", "--doctest-modules", "src", "tests")
+    pytest(session, *everything, backends="numpy,strict,jax")
 
 
 @nox.session(python=PYTHONS, default=False)

@@ -46,7 +46,9 @@ class Backend:
     has_float16: bool = True
     has_bfloat16: bool = True
     default: str = "float64"  # the dtype that integers become
-    autodiff: Any = None  # the module of jax.grad and its kin, where they apply
+    autodiff: Any = (
+        None  # the module of grad, jvp, vjp, jacfwd, jacrev and hessian, where there is one
+    )
     traced: bool = False  # values are not known when the function runs
     flags: Any = field(default_factory=nullcontext)
 
@@ -84,6 +86,22 @@ class _Unwarned:
 def _readonly(a):
     a.flags.writeable = False
     return a
+
+
+def _tensor(a):
+    import torch
+
+    if a.dtype.name != "bfloat16":
+        return torch.from_numpy(a)
+    return torch.from_numpy(a.view("int16")).view(torch.bfloat16)
+
+
+def _from_tensor(a):
+    import torch
+
+    if getattr(a, "dtype", None) != torch.bfloat16:
+        return np.asarray(a)
+    return a.view(torch.int16).numpy().view("bfloat16")
 
 
 def _jitted(function, *args, batched=False, **options):
@@ -142,7 +160,9 @@ def backend_named(name):
     if library == "torch":
         import torch
 
-        return Backend(name, torch, torch.from_numpy, has_bfloat16=False, default="float32")
+        return Backend(
+            name, torch, _tensor, to_numpy=_from_tensor, default="float32", autodiff=torch.func
+        )
     if library == "dask":
         import dask.array as xp
 
@@ -171,6 +191,15 @@ def backend(request):
         yield backend
 
 
+ENGINES = {"jax": "jax-jit", "torch": "torch"}
+
+
+@pytest.fixture(params=[ENGINES[name] for name in LIBRARIES if name in ENGINES])
+def differentiable(request):
+    """One array library that differentiates, in one manner."""
+    return backend_named(request.param)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_functions():
     """Give back, after each file, the memory of what JAX has compiled."""
@@ -188,7 +217,17 @@ def xp(backend):
 @pytest.fixture
 def jax():
     """The module jax, in double precision, where it is tested."""
-    if "jax" not in LIBRARIES or (not REQUESTED and find_spec("jax") is None):
-        pytest.skip("jax is not tested")
-    backend_named("jax")
-    return pytest.importorskip("jax")
+    return _tested("jax")
+
+
+@pytest.fixture
+def torch():
+    """The module torch, where it is tested."""
+    return _tested("torch")
+
+
+def _tested(library):
+    if library not in LIBRARIES or (not REQUESTED and find_spec(library) is None):
+        pytest.skip(f"{library} is not tested")
+    backend_named(library)
+    return pytest.importorskip(library)

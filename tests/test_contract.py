@@ -67,7 +67,7 @@ def test_first_derivative(backend, dtype, function, row, expected):
     )
 
 
-def first(function, x, v, u, *, jax=None, every_road=False, **options):
+def first(function, x, v, u, *, autodiff=None, every_road=False, **options):
     """Return the value, J v, u J and J; the first word of a road tells what it leads to."""
     f = partial(function, **options)
     y, dy = sm.jvp(function, x, v, **options)
@@ -79,19 +79,19 @@ def first(function, x, v, u, *, jax=None, every_road=False, **options):
         "vjp": pullback(u),
         "jacobian": sm.jacobian(function, x, **options),
     }
-    if jax:
+    if autodiff:
         roads |= {
-            "jacobian by jacfwd": jax.jacfwd(f)(x),
-            "jacobian by jacrev": jax.jacrev(f)(x),
+            "jacobian by jacfwd": autodiff.jacfwd(f)(x),
+            "jacobian by jacrev": autodiff.jacrev(f)(x),
         }
     if every_road:
-        y, dy = jax.jvp(f, (x,), (v,))
-        z, pullback = jax.vjp(f, x)
+        y, dy = autodiff.jvp(f, (x,), (v,))
+        z, pullback = autodiff.vjp(f, x)
         roads |= {
-            "value by jax.jvp": y,
-            "value by jax.vjp": z,
-            "jvp by jax.jvp": dy,
-            "vjp by jax.vjp": pullback(u)[0],
+            "value by autodiff.jvp": y,
+            "value by autodiff.vjp": z,
+            "jvp by autodiff.jvp": dy,
+            "vjp by autodiff.vjp": pullback(u)[0],
         }
     return roads
 
@@ -106,28 +106,30 @@ def test_second_derivative(backend, dtype, function, row, expected):
     assert_each(found, backend, hvp=product(expected.hessian, v), hessian=expected.hessian)
 
 
-def second(function, x, v, *, jax=None, every_road=False, **options):
+def second(function, x, v, *, autodiff=None, every_road=False, **options):
     """Return H v and H, the Hessian of the sum of the outputs."""
 
     def f(x):
         return function(x, **options).sum()
 
     roads = {"hvp": sm.hvp(function, x, v, **options)}
-    if jax:
-        roads["hessian by forward over reverse"] = jax.hessian(f)(x)
+    if autodiff:
+        roads["hessian by forward over reverse"] = autodiff.hessian(f)(x)
     if every_road:
         roads |= {
-            "hvp by reverse over reverse": jax.vjp(jax.grad(f), x)[1](v)[0],
-            "hvp by reverse over forward": jax.grad(lambda x: jax.jvp(f, (x,), (v,))[1])(x),
+            "hvp by reverse over reverse": autodiff.vjp(autodiff.grad(f), x)[1](v)[0],
+            "hvp by reverse over forward": autodiff.grad(lambda x: autodiff.jvp(f, (x,), (v,))[1])(
+                x
+            ),
         }
     return roads
 
 
 def engine(backend):
-    """Return the options for what JAX derives; compiling is dear, so one backend takes every road."""
+    """Return the options for what a library derives itself; compiling is dear, so one of JAX takes every road."""
     if not backend.autodiff:
         return {}
-    return {"jax": backend.autodiff, "every_road": backend.name == "jax-jit"}
+    return {"autodiff": backend.autodiff, "every_road": backend.name in ("jax-jit", "torch")}
 
 
 # Slices among others, and of other shapes -----------------------------------------------------------------------------
@@ -164,10 +166,10 @@ def test_the_one_entry_of_a_scalar_is_all_there_is(backend, dtype, function):
     x, one = backend.asarray(7, dtype), backend.asarray(1, dtype)
     for axis in (-1, 0, None, ()):
         assert_is(value, backend.run(function, x, axis=axis), backend)
-    found = backend.run(first, function, x, one, one, jax=backend.autodiff)
+    found = backend.run(first, function, x, one, one, autodiff=backend.autodiff)
     assert_each(found, backend, value=value, jvp=derivative, vjp=derivative, jacobian=derivative)
     assert_each(
-        backend.run(second, function, x, one, jax=backend.autodiff), backend, hvp=0, hessian=0
+        backend.run(second, function, x, one, autodiff=backend.autodiff), backend, hvp=0, hessian=0
     )
 
 
@@ -178,7 +180,7 @@ def test_without_axes_every_entry_is_a_slice(backend, dtype, function):
         function.__name__
     ]
     derivative = [1, 0, 1] if function is sm.logsumexp else [0, 0, 0]
-    found = backend.run(first, function, x, one, one, jax=backend.autodiff, axis=())
+    found = backend.run(first, function, x, one, one, autodiff=backend.autodiff, axis=())
     assert_each(
         found, backend, value=value, jvp=derivative, vjp=derivative, jacobian=np.diag(derivative)
     )
@@ -225,21 +227,21 @@ every_dead_entry = pytest.mark.parametrize("row", DEAD.values(), ids=DEAD)
 def test_a_tangent_at_probability_0_changes_no_other_entry(backend, dtype, function, row, bad):
     x, options = arguments(backend, row, dtype)
     good, bad = (backend.asarray([3, v, 5], dtype) for v in (0, bad))
-    expected = backend.run(pushed, function, x, good, jax=backend.autodiff, **options)
-    actual = backend.run(pushed, function, x, bad, jax=backend.autodiff, **options)
+    expected = backend.run(pushed, function, x, good, autodiff=backend.autodiff, **options)
+    actual = backend.run(pushed, function, x, bad, autodiff=backend.autodiff, **options)
     for road, dy in expected.items():
         moves = function is sm.log_softmax and "where" not in options and "hvp" not in road
         kept = [0, 2] if moves else ...  # log p_i = x_i - logsumexp(x) itself moves with x_i
         assert_same(backend.to_numpy(dy)[kept], backend.to_numpy(actual[road])[kept])
 
 
-def pushed(function, x, v, *, jax=None, **options):
+def pushed(function, x, v, *, autodiff=None, **options):
     """Return J v and H v by every road."""
     roads = {"jvp": sm.jvp(function, x, v, **options)[1], "hvp": sm.hvp(function, x, v, **options)}
-    if jax:
+    if autodiff:
         f = partial(function, **options)
-        roads["jvp by JAX"] = jax.jvp(f, (x,), (v,))[1]
-        roads["hvp by JAX"] = jax.jvp(jax.grad(lambda x: f(x).sum()), (x,), (v,))[1]
+        roads["jvp by autodiff"] = autodiff.jvp(f, (x,), (v,))[1]
+        roads["hvp by autodiff"] = autodiff.jvp(autodiff.grad(lambda x: f(x).sum()), (x,), (v,))[1]
     return roads
 
 
@@ -252,8 +254,8 @@ def pushed(function, x, v, *, jax=None, **options):
 def test_a_cotangent_at_probability_0_is_lost(backend, dtype, function, row, bad):
     x, options = arguments(backend, row, dtype)
     good, bad = (backend.asarray([3, u, 5], dtype) for u in (0, bad))
-    expected = backend.run(pulled, function, x, good, jax=backend.autodiff, **options)
-    actual = backend.run(pulled, function, x, bad, jax=backend.autodiff, **options)
+    expected = backend.run(pulled, function, x, good, autodiff=backend.autodiff, **options)
+    actual = backend.run(pulled, function, x, bad, autodiff=backend.autodiff, **options)
     for road, dx in expected.items():
         assert_same(backend.to_numpy(dx), backend.to_numpy(actual[road]))
 
@@ -263,17 +265,17 @@ def test_a_cotangent_at_probability_0_is_lost(backend, dtype, function, row, bad
 def test_a_cotangent_of_logsumexp_is_lost_at_probability_0(backend, dtype, row, bad):
     x, options = arguments(backend, row, dtype)
     found = backend.run(
-        pulled, sm.logsumexp, x, backend.asarray(bad, dtype), jax=backend.autodiff, **options
+        pulled, sm.logsumexp, x, backend.asarray(bad, dtype), autodiff=backend.autodiff, **options
     )
     for dx in found.values():
         assert_same(np.array([bad, 0, bad], dtype), backend.to_numpy(dx))
 
 
-def pulled(function, x, u, *, jax=None, **options):
+def pulled(function, x, u, *, autodiff=None, **options):
     """Return uᵀ J by every road."""
     roads = {"vjp": sm.vjp(function, x, **options)[1](u)}
-    if jax:
-        roads["vjp by JAX"] = jax.vjp(partial(function, **options), x)[1](u)[0]
+    if autodiff:
+        roads["vjp by autodiff"] = autodiff.vjp(partial(function, **options), x)[1](u)[0]
     return roads
 
 
@@ -319,31 +321,37 @@ def test_a_bad_temperature_is_an_error_where_it_is_known_and_NaN_where_it_is_not
 
 @pytest.mark.parametrize("function", [sm.softmax, sm.log_softmax])
 @pytest.mark.parametrize("temperature", [0.0, INF])
-def test_nothing_moves_with_the_temperature_at_its_limits(jax, function, temperature):
-    x = jax.numpy.asarray([[1.0, 2.0, 2.0], [1.0, -INF, 3.0]])
-    for derivative in temperature_derivatives(jax, function, x, temperature):
-        assert not np.asarray(derivative).any()
+def test_nothing_moves_with_the_temperature_at_its_limits(differentiable, function, temperature):
+    x = differentiable.asarray([[1.0, 2.0, 2.0], [1.0, -INF, 3.0]])
+    for derivative in temperature_derivatives(differentiable, function, x, temperature):
+        assert not derivative.any()
 
 
 @pytest.mark.parametrize("function", [sm.softmax, sm.log_softmax])
 @pytest.mark.parametrize("temperature", [0.0, 2.0, INF])
-def test_nothing_moves_with_the_temperature_where_there_is_nothing(jax, function, temperature):
-    x = jax.numpy.asarray([-INF, NAN, -INF])
-    masked = partial(function, where=jax.numpy.asarray([True, False, True]))
-    for derivative in temperature_derivatives(jax, masked, x, temperature):
-        assert not np.asarray(derivative).any()
+def test_nothing_moves_with_the_temperature_where_there_is_nothing(
+    differentiable, function, temperature
+):
+    x, where = differentiable.asarray([-INF, NAN, -INF]), [True, False, True]
+    masked = partial(function, where=differentiable.asarray(where, bool))
+    for derivative in temperature_derivatives(differentiable, masked, x, temperature):
+        assert not derivative.any()
 
 
-def temperature_derivatives(jax, function, x, temperature):
+def temperature_derivatives(backend, function, x, temperature):
     """Return ∂y/∂T, both ways, ∂²y/∂T² and ∂²y/∂x∂T."""
 
     def f(x, t):
         return function(x, temperature=t)
 
-    yield jax.jacfwd(f, 1)(x, temperature)
-    yield jax.jacrev(f, 1)(x, temperature)
-    yield jax.jit(jax.hessian(f, 1))(x, temperature)
-    yield jax.jit(jax.jacfwd(jax.jacrev(f, 1), 0))(x, temperature)
+    autodiff = backend.autodiff
+    for derivative in (
+        autodiff.jacfwd(f, 1),
+        autodiff.jacrev(f, 1),
+        autodiff.hessian(f, 1),
+        autodiff.jacfwd(autodiff.jacrev(f, 1), 0),
+    ):
+        yield backend.to_numpy(backend.run(derivative, x, backend.asarray(temperature)))
 
 
 WEIGHT_DERIVATIVES = {  # ∂y/∂w_i = exp(x_i - y)
@@ -360,25 +368,29 @@ WEIGHT_DERIVATIVES = {  # ∂y/∂w_i = exp(x_i - y)
 @pytest.mark.parametrize(
     ("x", "weights", "expected"), WEIGHT_DERIVATIVES.values(), ids=WEIGHT_DERIVATIVES
 )
-def test_derivative_by_weights(jax, x, weights, expected):
-    x, weights = jax.numpy.asarray(x, float), jax.numpy.asarray(weights, float)
+def test_derivative_by_weights(differentiable, x, weights, expected):
+    x, weights = differentiable.asarray(x), differentiable.asarray(weights)
 
     def f(w):
         return sm.logsumexp(x, weights=w)
 
-    np.testing.assert_array_max_ulp(np.array(expected), np.asarray(jax.jacfwd(f)(weights)), ULPS)
-    np.testing.assert_array_max_ulp(np.array(expected), np.asarray(jax.jacrev(f)(weights)), ULPS)
-    hessian = np.asarray(jax.jit(jax.hessian(f))(weights))
-    np.testing.assert_array_max_ulp(-np.outer(expected, expected), hessian, ULPS)
+    autodiff, expected = differentiable.autodiff, np.array(expected)
+    for derivative, exact in (
+        (autodiff.jacfwd(f), expected),
+        (autodiff.jacrev(f), expected),
+        (autodiff.hessian(f), -np.outer(expected, expected)),
+    ):
+        found = differentiable.to_numpy(differentiable.run(derivative, weights))
+        np.testing.assert_array_max_ulp(exact, found, ULPS)
 
 
 @pytest.mark.parametrize("entry", [NAN, INF, -INF, 1e300])
-def test_derivative_by_masked_weights_is_0(jax, entry):
-    x, where = jax.numpy.asarray([entry, 2.0, 2.0]), jax.numpy.asarray([False, True, True])
-    dw = jax.jacfwd(lambda w: sm.logsumexp(x, where=where, weights=w))(
-        jax.numpy.asarray([entry, 1.0, 3.0])
-    )
-    np.testing.assert_array_max_ulp(np.array([0, 1 / 4, 1 / 4]), np.asarray(dw), ULPS)
+def test_derivative_by_masked_weights_is_0(differentiable, entry):
+    x, w = (differentiable.asarray([entry, *rest]) for rest in ([2, 2], [1, 3]))
+    where = differentiable.asarray([False, True, True], bool)
+    derivative = differentiable.autodiff.jacfwd(lambda w: sm.logsumexp(x, where=where, weights=w))
+    dw = differentiable.to_numpy(derivative(w))
+    np.testing.assert_array_max_ulp(np.array([0, 1 / 4, 1 / 4]), dw, ULPS)
 
 
 # Types ----------------------------------------------------------------------------------------------------------------
@@ -442,18 +454,20 @@ def test_complex_numbers_are_refused(backend, function):
 def test_a_value_does_not_change_because_someone_differentiates_it(backend, dtype, function):
     x = backend.asarray(np.random.default_rng(6).normal(scale=10, size=1000), dtype)
     expected = backend.to_numpy(backend.run(function, x))
-    for y, _ in backend.run(with_derivatives, function, x, xp=backend.xp, jax=backend.autodiff):
+    for y, _ in backend.run(
+        with_derivatives, function, x, xp=backend.xp, autodiff=backend.autodiff
+    ):
         assert_same(expected, backend.to_numpy(y))
 
 
-def with_derivatives(function, x, *, xp, jax=None):
+def with_derivatives(function, x, *, xp, autodiff=None):
     """Return the value by every road that also gives a derivative, which keeps the compiler from dropping it."""
     y, dy = sm.jvp(function, x, x)
     z, pullback = sm.vjp(function, x)
     found = [(y, dy), (z, pullback(xp.ones_like(z)))]
-    if jax:
-        z, pullback = jax.vjp(function, x)
-        found += [jax.jvp(function, (x,), (x,)), (z, pullback(xp.ones_like(z)))]
+    if autodiff:
+        z, pullback = autodiff.vjp(function, x)
+        found += [autodiff.jvp(function, (x,), (x,)), (z, pullback(xp.ones_like(z)))]
     return found
 
 

@@ -72,6 +72,14 @@ PRINTED = {
         "[0. 0.] 0.0",
         "mean 2.5, entropy 1.5 bits",
     ],
+    "pytorch.md": [
+        "loss -0.0000e+00, gradient [0.0, ",
+        "loss 4.1223e-09, gradient [-4.122307",
+        "temperature",
+        "[[0.2689, 0.7311, 0.0000],\n        [0.0000, 0.0000, 0.0000]]",
+        "[ 0.2500, -0.2500,  0.0000]",
+        "tensor([0.5000, 0.5000, 0.0000])",
+    ],
     "api.md": ["info", "check", "--json"],
 }
 SLOW = ["numerics.md"]
@@ -119,7 +127,7 @@ def reader(monkeypatch):
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("page", PAGES)
 def test_every_example_of_a_page_runs_and_prints_what_is_known(page, capsys):
-    for library in ("jax", "matplotlib"):
+    for library in ("jax", "matplotlib", "torch"):
         if f"import {library}" in page.read_text(encoding="utf-8"):
             pytest.importorskip(library, reason=f"{page.name} has examples with {library}")
     namespace = {"__name__": "__main__"}

@@ -295,14 +295,6 @@ def test_arrays_of_two_libraries_are_refused(backend, option):
     refused(call, TypeError, option, name, "one library", NAMES[backend.name.partition("-")[0]])
 
 
-def test_a_tensor_that_requires_a_gradient_is_refused():
-    torch = pytest.importorskip("torch")
-    x = torch.tensor(X, requires_grad=True)
-    for function in FUNCTIONS.values():
-        refused(partial(function, x), TypeError, "x", "require a gradient", "softmaxes.vjp")
-        function(x.detach())
-
-
 # The losses -----------------------------------------------------------------------------------------------------------
 
 BAD_LABELS = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 from softmaxes import _functions, _rules
@@ -154,8 +153,11 @@ def vjp(
     [-4.1223074e-09  2.0611537e-09  2.0611537e-09]
     """
     s = _linearised(function, x, rest, options)
+
     # Copies, since the caller may write into the value or the options before pulling back.
-    own = partial(s.call.xp.asarray, copy=True)
+    def own(a: Array) -> Array:
+        return s.call.xp.astype(a, a.dtype, copy=True)
+
     p, arrays = mapped(own, (s.p, s.call.arrays._replace(x=None, labels=None, q_logits=None)))
 
     def pullback(u: Array) -> Array:

@@ -5,10 +5,8 @@ The only package that asks array-api-compat. Every error names the argument, wha
 was expected.
 """
 
-from array_api_compat import device, is_jax_namespace, is_numpy_namespace
-
 from softmaxes._arrays._calls import Arrays, Call, checked, checked_like
-from softmaxes._arrays._kinds import Array, Namespace, unwrapped
+from softmaxes._arrays._kinds import Array, Namespace, device, library, quiet, unwrapped
 from softmaxes._arrays._pieces import checked_alike, checked_slices, checked_values, zeros
 from softmaxes._arrays._shapes import Axes, Axis
 from softmaxes._arrays._trees import leaves, mapped
@@ -26,10 +24,10 @@ __all__ = [
     "checked_slices",
     "checked_values",
     "device",
-    "is_jax_namespace",
-    "is_numpy_namespace",
     "leaves",
+    "library",
     "mapped",
+    "quiet",
     "unwrapped",
     "zeros",
 ]

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import numbers
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import NoneType
 from typing import Any, NamedTuple, TypeAlias
 
 import array_api_extra as xpx
-from array_api_compat import (
-    array_namespace,
-    device,
-    is_array_api_obj,
-    is_dask_array,
-    is_jax_namespace,
-    is_numpy_namespace,
-    is_torch_array,
-)
+from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import device as device_of
 from array_api_compat import numpy as np
 
 __all__ = [
@@ -26,10 +21,13 @@ __all__ = [
     "as_array",
     "as_option",
     "as_real",
+    "device",
     "is_kind",
     "known",
     "last_name",
-    "library_name",
+    "library",
+    "namespace_of",
+    "quiet",
     "result_dtype",
     "unwrapped",
     "working_dtype",
@@ -72,12 +70,12 @@ REQUIRED = ("labels", "q_logits")  # by the functions that have them
 def as_array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace]:
     """Return an array of the kind, made by NumPy if it was none, and its library."""
     a = _made_by_numpy(name, value, kind) if isinstance(value, PLAIN) else value
-    if not is_array_api_obj(a) or last_name(type(a)) == "MaskedArray":
+    xp = namespace_of(a)
+    if xp is None or last_name(type(a)) == "MaskedArray":
         raise TypeError(
             f"{name} must be an array, a sequence of {kind.noun}s or a {kind.noun}, "
             f"got {type(a).__module__}.{type(a).__qualname__}"
         )
-    xp = array_namespace(a)
     if not is_kind(a.dtype, kind.dtypes, xp):
         was = (
             repr(value)
@@ -85,13 +83,18 @@ def as_array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace
             else f"dtype {last_name(a.dtype)}"
         )
         raise TypeError(f"{name} must be {kind.adjective}, got {was}")
-    if is_torch_array(a) and a.requires_grad:
-        # Its engine would differentiate the formula, which is wrong at ties and infinities.
-        raise TypeError(
-            f"{name} must not require a gradient in PyTorch, whose automatic differentiation "
-            "is not supported: detach it, and call softmaxes.vjp or softmaxes.jvp"
-        )
     return a, xp
+
+
+def namespace_of(a: Any) -> Namespace:
+    """Return the library of an array, None of anything else."""
+    # Asked first, since the compiler of PyTorch warns of the caches in array-api-compat.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(a, torch.Tensor):
+        from array_api_compat import torch as xp
+
+        return xp
+    return array_namespace(a) if is_array_api_obj(a) else None
 
 
 def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:
@@ -115,30 +118,38 @@ def as_option(name: str, value: Any, scores: Scores) -> Array:
     if value is None and name not in REQUIRED:
         return None
     kind = KINDS.get(name, REAL)
-    a, own = as_array(name, value, kind)
     if isinstance(value, numbers.Real) and kind is REAL:
-        return a.item()
+        return _number(name, value)
+    a, own = as_array(name, value, kind)
     if isinstance(value, PLAIN):
         return scores.xp.asarray(a.tolist(), device=device(scores.array))
     if own is not scores.xp:
-        libraries = f"{library_name(scores.xp)} and {library_name(own)}"
+        libraries = f"{library(scores.xp)} and {library(own)}"
         raise TypeError(f"{scores.name} and {name} must be arrays of one library, got {libraries}")
     return a
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a real number as Python's, without NumPy if it is, since a compiler may look on."""
+    try:
+        return float(value if isinstance(value, (int, float)) else as_array(name, value)[0])
+    except OverflowError:
+        raise ValueError(f"{name} must fit in float64, got a number that does not") from None
 
 
 def result_dtype(xp: Namespace, **arrays: Any) -> Any:
     """Return the real floating dtype of the result; Python numbers do not count."""
     given = {name: a for name, a in arrays.items() if not isinstance(a, (numbers.Real, NoneType))}
     real = [a for a in given.values() if is_kind(a.dtype, "real floating", xp)]
-    default = xpx.default_dtype(xp, "real floating")
     if not real:
-        return default
+        return xpx.default_dtype(xp, "real floating")
     try:
         return xp.result_type(*given.values())
     except TypeError:  # integers and floats do not mix in every library
         pass
     try:
-        return xp.result_type(*real, *([default] if len(real) < len(given) else []))
+        default = [xpx.default_dtype(xp, "real floating")] if len(real) < len(given) else []
+        return xp.result_type(*real, *default)
     except TypeError:
         dtypes = ", ".join(f"{name} of {last_name(a.dtype)}" for name, a in given.items())
         raise TypeError(f"the arguments must have dtypes that promote, got {dtypes}") from None
@@ -153,27 +164,27 @@ def as_real(a: Any, dtype: Any, scores: Scores) -> Array:
     """Return a number or an array as an array of the dtype; None stays None."""
     if a is None:
         return None
-    with np.errstate(all="ignore"):
+    with quiet(scores.xp):
         if not isinstance(a, numbers.Real):
             return scores.xp.astype(a, dtype, copy=False)
-        return scores.xp.asarray(float(a), dtype=dtype, device=device(scores.array))
+        return scores.xp.asarray(a, dtype=dtype, device=device(scores.array))
 
 
 def known(condition: Callable[..., Any], *arrays: Array, xp: Namespace) -> bool:
     """Tell whether condition(*arrays, xp=xp) holds; False where the values are not known yet."""
-    if any(is_dask_array(a) for a in arrays):
+    if library(xp) == "dask.array" or (library(xp) == "torch" and xp.compiler.is_compiling()):
         return False
     try:
-        if is_jax_namespace(xp):  # a comparison would be traced even where the values are not
+        if library(xp) == "jax.numpy":  # a comparison would be traced even where the values are not
             arrays, xp = tuple(map(np.asarray, arrays)), np
         return bool(condition(*arrays, xp=xp))
-    except TypeError:  # traced by a compiler
+    except (TypeError, RuntimeError):  # traced by a compiler, or batched by PyTorch
         return False
 
 
 def unwrapped(a: Array, *, xp: Namespace) -> Array:
     """Return a result as a scalar where NumPy's own functions do, not as a 0-d array."""
-    return a[()] if is_numpy_namespace(xp) else a
+    return a[()] if library(xp) == "numpy" else a
 
 
 def is_kind(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:
@@ -185,8 +196,19 @@ def is_kind(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:
         return False
 
 
-def library_name(xp: Namespace) -> str:
+def library(xp: Namespace) -> str:
+    """Return the name of an array library."""
     return str(xp.__name__).removeprefix("array_api_compat.")
+
+
+def device(a: Array) -> Any:
+    """Return the device of an array."""
+    return a.device if library(namespace_of(a)) == "torch" else device_of(a)
+
+
+def quiet(xp: Namespace) -> Any:
+    """Silence the warnings of NumPy: inf - inf and 0 / 0 are handled by the formulas."""
+    return nullcontext() if library(xp) == "torch" else np.errstate(all="ignore")
 
 
 def last_name(thing: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
 from array_api_compat import numpy as np
 
 from softmaxes._arrays._calls import Call
@@ -16,12 +15,13 @@ from softmaxes._arrays._kinds import (
     as_real,
     is_kind,
     last_name,
-    library_name,
+    library,
+    namespace_of,
     result_dtype,
     unwrapped,
     working_dtype,
 )
-from softmaxes._arrays._shapes import broadcasts_to, kept_shape
+from softmaxes._arrays._shapes import broadcast_shapes, broadcasts_to, kept_shape
 from softmaxes._arrays._trees import leaves, mapped
 
 __all__ = ["checked_alike", "checked_slices", "checked_values", "zeros"]
@@ -49,7 +49,7 @@ def checked_slices(name: str, tree: Any, call: Call) -> tuple[Call, Any]:
     """Return the call in a dtype that holds the tuple of arrays too, and these in slices of its x."""
     x, xp = call.arrays.x, call.xp
     tree = mapped(lambda leaf: as_option(name, as_array(name, leaf)[0], call.scores), tree)
-    shape = tuple(np.broadcast_shapes(*(tuple(a.shape) for a in leaves(tree))))
+    shape = broadcast_shapes(*(tuple(a.shape) for a in leaves(tree)))
     if len(shape) > len(call.reduced) or not broadcasts_to(shape, call.reduced):
         axes = f"x of shape {call.shape} has slices of shape {call.reduced}"
         raise ValueError(f"{name} of shape {shape} does not fit: {axes}")
@@ -69,11 +69,11 @@ def checked_alike(**trees: Any) -> tuple[list[Any], Namespace]:
     (first, ((_, xp), *_)), *_ = found.items()
     for name, pairs in found.items():
         if any(own is not xp for _, own in pairs):
-            others = " and ".join(library_name(own) for own in (xp, pairs[0][1]))
+            others = " and ".join(library(own) for own in (xp, pairs[0][1]))
             raise TypeError(f"{first} and {name} must be arrays of one library, got {others}")
     shapes = {name: [tuple(a.shape) for a, _ in pairs] for name, pairs in found.items()}
     try:
-        np.broadcast_shapes(*(shape for of_one in shapes.values() for shape in of_one))
+        broadcast_shapes(*(shape for of_one in shapes.values() for shape in of_one))
     except ValueError:
         were = " and ".join(f"{name} of shape {of_one[0]}" for name, of_one in shapes.items())
         raise ValueError(f"{were} do not broadcast") from None
@@ -81,7 +81,8 @@ def checked_alike(**trees: Any) -> tuple[list[Any], Namespace]:
     working = working_dtype(result_dtype(xp, **given), xp)
 
     def alike(a: Array) -> Array:
-        return xp.astype(xp.asarray(a), working, copy=False)
+        # An array of what may be a scalar; `asarray` of PyTorch would warn, or drop the gradient.
+        return xp.astype(xp.reshape(a, a.shape), working, copy=False)
 
     return [mapped(alike, tree) for tree in trees.values()], xp
 
@@ -91,6 +92,6 @@ def zeros(shape: Any, *, dtype: Any, device: Any, xp: Any) -> Array:
     xp = np if xp is None else xp
     dtype = xp.float32 if dtype is None else working_dtype(dtype, xp)
     a = unwrapped(xp.zeros(shape, dtype=dtype, device=device), xp=xp)
-    if not is_kind(a.dtype, "real floating", array_namespace(a)):
+    if not is_kind(a.dtype, "real floating", namespace_of(a)):
         raise TypeError(f"dtype must be a real floating dtype, got {last_name(a.dtype)}")
     return a

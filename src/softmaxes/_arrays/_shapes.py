@@ -14,6 +14,7 @@ __all__ = [
     "Axis",
     "axes_from_the_end",
     "broadcast_shape",
+    "broadcast_shapes",
     "broadcasts_to",
     "fitting",
     "kept_shape",
@@ -57,10 +58,24 @@ def reduced_shape(shape: tuple[int, ...], axes: Axes, keepdims: Any) -> tuple[in
     return tuple(n for a, n in enumerate(shape) if a - len(shape) not in axes)
 
 
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape that all broadcast to; lengths may be symbols of a compiler."""
+    ndim = max(0, *map(len, shapes))
+    padded = ((1,) * (ndim - len(shape)) + shape for shape in shapes)
+    return tuple(_common_length(lengths) for lengths in zip(*padded, strict=True))
+
+
+def _common_length(lengths: tuple[int, ...]) -> int:
+    length, *others = [n for n in lengths if n != 1] or [1]
+    if any(n != length for n in others):
+        raise ValueError(f"the lengths {lengths} do not broadcast")
+    return length
+
+
 def broadcast_shape(name: str, a: Array, scores: Scores) -> tuple[int, ...]:
     """Return the common shape of an option and the scores."""
     try:
-        return tuple(np.broadcast_shapes(tuple(a.shape), tuple(scores.array.shape)))
+        return broadcast_shapes(tuple(a.shape), tuple(scores.array.shape))
     except ValueError:
         raise _misfit(name, a, scores) from None
 
@@ -68,7 +83,7 @@ def broadcast_shape(name: str, a: Array, scores: Scores) -> tuple[int, ...]:
 def broadcasts_to(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     """Tell whether a shape broadcasts to another."""
     try:
-        return bool(np.broadcast_shapes(shape, to) == to)
+        return broadcast_shapes(shape, to) == to
     except ValueError:
         return False
 

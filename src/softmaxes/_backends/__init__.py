@@ -16,9 +16,9 @@ from softmaxes._arrays import (
     Array,
     Call,
     Namespace,
-    is_jax_namespace,
-    is_numpy_namespace,
+    library,
     mapped,
+    quiet,
     unwrapped,
 )
 from softmaxes._rules import Rule
@@ -28,20 +28,24 @@ __all__ = ["apply", "compute", "evaluate"]
 
 def apply(rule: Rule, call: Call) -> Array:
     """Return the rule's function of the call's arrays, differentiable where an engine can."""
-    if is_jax_namespace(call.xp):
+    if library(call.xp) == "jax.numpy":
         from softmaxes._backends import _jax
 
         return _jax.apply(rule, call)
+    if library(call.xp) == "torch":
+        from softmaxes._backends import _torch
+
+        return _torch.apply(rule, call)
     return evaluate(rule.primal, call, call.arrays)
 
 
 def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), arrays and tuples of arrays, computed in the working precision."""
-    from softmaxes._backends import _numpy
+    if library(call.xp) == "numpy":
+        from softmaxes._backends import _numpy
 
-    if is_numpy_namespace(call.xp):
         return _numpy.by_rows(f, call, *arguments)
-    with _numpy.quiet():
+    with quiet(call.xp):
         y = f(*mapped(call.in_working_precision, arguments), axis=call.axis, xp=call.xp)
         return call.xp.astype(y, call.dtype, copy=False)
 
@@ -57,11 +61,13 @@ def compute(
 
     An engine differentiates it by `jvp(y, arguments, tangents)`, or without one as it stands.
     """
-    from softmaxes._backends import _numpy
-
-    if is_jax_namespace(xp):
+    if library(xp) == "jax.numpy":
         from softmaxes._backends import _jax
 
         return _jax.compiled(f, jvp)(*arguments)
-    with _numpy.quiet():
+    if library(xp) == "torch" and jvp is not None:
+        from softmaxes._backends import _torch
+
+        return _torch.compute(f, jvp, *arguments)
+    with quiet(xp):
         return mapped(partial(unwrapped, xp=xp), f(*arguments, xp=xp))

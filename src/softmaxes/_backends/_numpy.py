@@ -15,16 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from softmaxes._arrays import Array, Axes, Call, leaves, mapped
+from softmaxes._arrays import Array, Axes, Call, leaves, mapped, quiet
 
-__all__ = ["by_rows", "quiet"]
+__all__ = ["by_rows"]
 
 TILE = 1 << 16  # entries; about ten temporaries of a tile live at a time
-
-
-def quiet() -> np.errstate:
-    """Silence the floating-point warnings: inf - inf and 0 / 0 are handled by the formulas."""
-    return np.errstate(all="ignore")
 
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
@@ -39,7 +34,7 @@ def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     step = max(1, TILE // max(n, 1))
     out: Array = None
     for i in range(0, max(rows, 1), step):
-        with quiet():
+        with quiet(np):
             tile = mapped(partial(_tile, call=call, start=i, stop=i + step), matrices)
             y = f(*tile, axis=(-1,), xp=np)
             out = np.empty((rows, y.shape[-1]), call.dtype) if out is None else out

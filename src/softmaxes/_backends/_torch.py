@@ -1,0 +1,193 @@
+"""
+PyTorch: the rules as one `torch.autograd.Function`.
+
+Its derivatives are made of functions that have rules themselves, so there is one of every order. The
+only file that says `import torch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from array_api_compat import torch as xp
+from torch.autograd import forward_ad
+
+from softmaxes import _rules, _states
+from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
+from softmaxes._rules import Rule, ingredients
+
+__all__ = ["applied", "apply", "compute", "computed", "in_graph"]
+
+Flat: TypeAlias = Sequence[Array]
+ALL = (True,) * len(Arrays._fields)
+
+
+def apply(rule: Rule, call: Call) -> Array:
+    """Return the rule's function of the call's arrays."""
+    _keep_from_the_compiler()
+    return applied(rule.primal.__name__, call.axis, call.working, call.dtype, call.arrays)
+
+
+def compute(f: Callable[..., Array], jvp: Callable[..., Array], *arguments: Any) -> Array:
+    """Return a formula of states, differentiated by its JVP."""
+    _keep_from_the_compiler()
+    return computed(f.__name__, jvp.__name__, arguments)
+
+
+# What a compiler keeps as one node of its graph, which holds names and numbers but no functions.
+
+
+def applied(name: str, axis: Axes, working: Any, dtype: Any, arrays: Arrays) -> Array:
+    """Return the function that has the rule of this name."""
+    return _Function.apply(_OfScores(getattr(_rules, name), axis, working, dtype), *arrays)
+
+
+def computed(name: str, jvp: str, arguments: tuple[Any, ...]) -> Array:
+    """Return the formula of this name."""
+    template = mapped(lambda _: 0, arguments)
+    f = _OfStates(getattr(_states, name), getattr(_states, jvp), template)
+    arrays = leaves(arguments)
+    ndim = max(a.ndim for a in arrays)
+    return _Function.apply(f, *(a[(None,) * (ndim - a.ndim)] for a in arrays))
+
+
+def in_graph(f: Callable[..., Array]) -> None:
+    """Let `torch.compile` put a function into its graph without looking into it."""
+    torch.compiler.allow_in_graph(f)
+
+
+def _keep_from_the_compiler() -> None:
+    # It would look into the functions and differentiate the formulas. Of what it looks into it
+    # executes the imports only; and where none is at work, importing the compiler takes seconds.
+    if torch.compiler.is_compiling():
+        from softmaxes._backends import _torch_compiled  # noqa: F401
+
+
+@dataclass(frozen=True)
+class _OfScores:
+    """The function of a rule, computed in the dtype `working` and rounded to `dtype`."""
+
+    rule: Rule
+    axis: Axes
+    working: Any
+    dtype: Any
+
+    def value(self, *arrays: Array) -> Array:
+        return self.rule.primal(self.wide(arrays), axis=self.axis, xp=xp).to(self.dtype)
+
+    def tangent(self, y: Array, arrays: Flat, tangents: Flat) -> Array:
+        p, d = ingredients(self.rule, partial(self.known, y, arrays), Arrays(*tangents))
+        arrays, tangents = self.wide(arrays), self.wide(tangents)
+        return self.rule.jvp(p, d, arrays, tangents, axis=self.axis, xp=xp).to(self.dtype)
+
+    def cotangents(self, y: Array, arrays: Flat, u: Array, needs: Sequence[bool]) -> Flat:
+        if not self.needs_only_x(needs):
+            return _transposed(partial(self.tangent, y, arrays), arrays, u, needs)
+        p = self.known(y, arrays, self.rule.probabilities or self.rule)
+        u = u.to(self.working)
+        g = self.rule.vjp(p, self.wide(arrays), u, axis=self.axis, xp=xp)
+        return g, *(None for _ in arrays[1:])
+
+    def kept(self, y: Array, arrays: Flat, needs: Sequence[bool]) -> Flat:
+        """Return y and the arrays, None for those that the derivatives can do without."""
+        x, *options = arrays
+        # A narrow input is half the size of the probabilities.
+        if self.rule.probabilities is not None or x.dtype != self.working:
+            return None, *arrays
+        return y, None if self.needs_only_x(needs) else x, *options
+
+    def needs_only_x(self, needs: Sequence[bool]) -> bool:
+        return self.rule.vjp is not None and not any(needs[1:])
+
+    def known(self, y: Array, arrays: Flat, rule: Rule) -> Array:
+        """Return the function of a rule before it is rounded, which is y if that is kept."""
+        if rule is self.rule and y is not None:
+            return y
+        return _Function.apply(replace(self, rule=rule, dtype=self.working), *arrays)
+
+    def wide(self, arrays: Flat) -> Arrays:
+        real = (a is not None and a.is_floating_point() for a in arrays)
+        pairs = zip(arrays, real, strict=True)
+        return Arrays(*(a.to(self.working) if is_real else a for a, is_real in pairs))
+
+
+@dataclass(frozen=True)
+class _OfStates:
+    """A formula of tuples of arrays, of which the template has the form."""
+
+    f: Callable[..., Array]
+    jvp: Callable[..., Array]
+    template: Any
+
+    def value(self, *arrays: Array) -> Array:
+        return self.f(*self.shaped(arrays), xp=xp)
+
+    def tangent(self, y: Array, arrays: Flat, tangents: Flat) -> Array:
+        pairs = zip(arrays, tangents, strict=True)
+        moving = (torch.zeros_like(a) if v is None else v for a, v in pairs)
+        return self.jvp(y, self.shaped(arrays), self.shaped(moving), xp=xp)
+
+    def cotangents(self, y: Array, arrays: Flat, u: Array, needs: Sequence[bool]) -> Flat:
+        return _transposed(partial(self.tangent, y, arrays), arrays, u, needs)
+
+    def kept(self, y: Array, arrays: Flat, needs: Sequence[bool]) -> Flat:
+        return y, *arrays
+
+    def shaped(self, arrays: Iterable[Array]) -> Any:
+        flat = iter(arrays)
+        return mapped(lambda _: next(flat), self.template)
+
+
+class _Function(torch.autograd.Function):
+    """One of the above, differentiable in every mode and to every order."""
+
+    @staticmethod
+    def forward(f: Any, *arrays: Array) -> Array:
+        return f.value(*arrays)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, y: Array) -> None:
+        ctx.f, *arrays = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_forward(*ctx.f.kept(y, arrays, ALL))
+        ctx.save_for_backward(*ctx.f.kept(y, arrays, ctx.needs_input_grad[1:]))
+
+    @staticmethod
+    def backward(ctx: Any, u: Array) -> Any:
+        if u is None:
+            return (None,) * len(ctx.needs_input_grad)
+        y, *arrays = ctx.saved_tensors
+        return None, *ctx.f.cotangents(y, arrays, u, ctx.needs_input_grad[1:])
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *tangents: Array) -> Array:
+        # What is saved moves itself, in this direction and perhaps in an outer one, which counts.
+        still = partial(forward_ad.unpack_dual, level=0)
+        y, *arrays = (None if a is None else still(a).primal for a in ctx.saved_tensors)
+        with forward_ad._set_fwd_grad_enabled(True):
+            return ctx.f.tangent(y, arrays, tangents)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, f: Any, *arrays: Array) -> tuple[Array, int]:
+        # Axes count from the end, so the batch can stand in front.
+        def batch_first(a: Array, d: int | None) -> Array:
+            if a is None or d is not None:
+                return a if a is None else a.movedim(d, 0)
+            return a.expand(info.batch_size, *a.shape)
+
+        return _Function.apply(f, *map(batch_first, arrays, in_dims[1:])), 0
+
+
+def _transposed(
+    linear: Callable[[Flat], Array], arrays: Flat, u: Array, needs: Sequence[bool]
+) -> Flat:
+    """Return the cotangents of the arrays that need one, by the transpose of the JVP."""
+    n = range(len(arrays))
+    zeros = {i: torch.zeros_like(arrays[i]) for i in n if needs[i]}
+    _, pullback = torch.func.vjp(lambda v: linear([v.get(i) for i in n]), zeros)
+    (found,) = pullback(u)
+    return [found.get(i) for i in n]
