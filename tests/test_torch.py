@@ -21,6 +21,8 @@ ONE = {
     "softmax, two axes": partial(sm.softmax, axis=(0, 1)),
     "log_softmax, axis 0": partial(sm.log_softmax, axis=0),
     "logsumexp": partial(sm.logsumexp, axis=-1),
+    "cross_entropy, class numbers": lambda x: sm.cross_entropy(x, x.new_tensor([0, 2]).long()),
+    "entropy": sm.entropy,
 }
 TWO = {
     "log_softmax, one temperature": lambda x, t: sm.log_softmax(x, temperature=t[0, 0]),
@@ -29,6 +31,8 @@ TWO = {
         x, where=x > -0.5, temperature=t
     ),
     "logsumexp, weights, mask": lambda x, w: sm.logsumexp(x, -1, where=x > -0.5, weights=w),
+    "cross_entropy, soft labels": partial(sm.cross_entropy, label_smoothing=0.1),
+    "kl_divergence": sm.kl_divergence,
 }
 every_call = pytest.mark.parametrize("f", [*ONE.values(), *TWO.values()], ids=[*ONE, *TWO])
 every_call_of_one = pytest.mark.parametrize("f", ONE.values(), ids=ONE)

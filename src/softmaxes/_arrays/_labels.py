@@ -35,7 +35,7 @@ def fitting_labels(labels: Array, where: Array, scores: Scores, axes: Axes) -> A
     # A number too large for the default dtype becomes negative, and so stays outside.
     labels = xp.astype(labels, xpx.default_dtype(xp, "integral"), copy=False)
     labels = xp.reshape(labels, kept_shape(shape, axes))
-    n = math.prod(shape[a] for a in axes)
+    n = math.prod([shape[a] for a in axes])  # a list, for the compiler of PyTorch
     outside = partial(_outside, n=n, axes=axes)
     if known(outside, labels, xp=xp):
         support = (scores.array,) if where is None else (scores.array, where)

@@ -77,7 +77,8 @@ class _OfScores:
     dtype: Any
 
     def value(self, *arrays: Array) -> Array:
-        return self.rule.primal(self.wide(arrays), axis=self.axis, xp=xp).to(self.dtype)
+        y = self.rule.primal(self.wide(arrays), axis=self.axis, xp=xp).to(self.dtype)
+        return y.view_as(y) if any(y is a for a in arrays) else y  # as a Function must
 
     def tangent(self, y: Array, arrays: Flat, tangents: Flat) -> Array:
         p, d = ingredients(self.rule, partial(self.known, y, arrays), Arrays(*tangents))
@@ -87,7 +88,7 @@ class _OfScores:
     def cotangents(self, y: Array, arrays: Flat, u: Array, needs: Sequence[bool]) -> Flat:
         if not self.needs_only_x(needs):
             return _transposed(partial(self.tangent, y, arrays), arrays, u, needs)
-        p = self.known(y, arrays, self.rule.probabilities or self.rule)
+        p, _ = ingredients(self.rule, partial(self.known, y, arrays), Arrays(None))
         u = u.to(self.working)
         g = self.rule.vjp(p, self.wide(arrays), u, axis=self.axis, xp=xp)
         return g, *(None for _ in arrays[1:])
