@@ -10,6 +10,7 @@ from array_api_compat import device, is_jax_namespace, is_numpy_namespace
 from softmaxes._arrays._calls import Arrays, Call, checked, checked_like
 from softmaxes._arrays._kinds import Array, Namespace, unwrapped
 from softmaxes._arrays._pieces import checked_alike, checked_slices, checked_values, zeros
+from softmaxes._arrays._products import Factors, Product, checked_product
 from softmaxes._arrays._shapes import Axes, Axis
 from softmaxes._arrays._trees import leaves, mapped
 
@@ -19,10 +20,13 @@ __all__ = [
     "Axes",
     "Axis",
     "Call",
+    "Factors",
     "Namespace",
+    "Product",
     "checked",
     "checked_alike",
     "checked_like",
+    "checked_product",
     "checked_slices",
     "checked_values",
     "device",

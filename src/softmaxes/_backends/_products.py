@@ -1,0 +1,38 @@
+"""
+Every other library: a function of scores that are a matrix product, in tiles of rows.
+
+The tiles are calls like any other, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from softmaxes._arrays import Array, Call, Product, mapped
+from softmaxes._backends import evaluate
+from softmaxes._rules import Rule
+
+__all__ = ["values"]
+
+BUDGET = 48 << 20
+
+
+def values(rule: Rule, product: Product) -> Array:
+    """Return the values of all rows, as a column."""
+    xp = product.call.xp
+    return xp.concat([evaluate(rule.primal, tile, tile.arrays) for tile in tiles(product)])
+
+
+def tiles(product: Product) -> Iterator[Call]:
+    """Return the calls that a product is made of, with their scores."""
+    call, xp = product.call, product.call.xp
+    features, weights, bias = mapped(call.in_working_precision, product.factors)
+    step, _ = product.tiles(BUDGET)
+    for start in range(0, max(features.shape[0], 1), step):
+        def rows(a: Any) -> Any:
+            return a if a.shape[0] == 1 else a[start : start + step]
+
+        scores = rows(features) @ weights.T
+        arrays = mapped(rows, call.arrays)
+        yield call._replace(arrays=arrays._replace(x=scores if bias is None else scores + bias))
