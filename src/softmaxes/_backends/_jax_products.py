@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ __all__ = ["apply"]
 # A processor is at its best near its cache; an accelerator is busy with a thousand rows or more.
 PROCESSOR = 48 << 20
 ACCELERATOR = 1 << 30
+
+Moving: TypeAlias = dict[str, Array]  # tangents or cotangents of operands, by their names
 
 
 class Operands(NamedTuple):
@@ -178,46 +180,44 @@ def _compiled(tiles: Tiles) -> Any:
 
     def f_jvp(primals: tuple[Operands], tangents: tuple[Operands]) -> tuple[Array, Array]:
         (o,), (t,) = primals, tangents
+        moving = {name: a for name, a in t._asdict().items() if _moves(a)}
+        by_features = moving.pop("features", None)
         unit = tiles.gradients(o, jnp.ones((o.features.shape[0], 1), tiles.working))
         dy = jnp.zeros_like(unit.y)
-        if _moves(t.features):
-            dy = dy + jnp.sum(unit.features * t.features, axis=1, keepdims=True)
-        moving = {n: getattr(t, n) for n in ("weights", "bias", "labels") if _moves(getattr(t, n))}
+        if by_features is not None:
+            dy = jnp.sum(unit.features * by_features, axis=1, keepdims=True)
         if moving:
-            residuals = o, unit.weights, unit.bias
-            dy = dy + linear(_pushforward(tiles), _pullback(tiles, o, tuple(moving)), residuals, moving)
+            pushforward = partial(_pushforward, tiles)
+            pullback = partial(_pullback, tiles, tuple(moving))
+            dy = dy + linear(pushforward, pullback, (o, unit.weights, unit.bias), moving)
         return unit.y, dy
 
     f.defjvp(f_jvp, symbolic_zeros=True)
     return jax.jit(f)
 
 
-def _pushforward(tiles: Tiles) -> Callable[..., Array]:
-    def pushforward(residuals: Any, moving: dict[str, Array]) -> Array:
-        o, *_ = residuals
-        start = {name: getattr(o, name) for name in moving}
-        return jax.jvp(lambda m: tiles.values(o._replace(**m)), (start,), (moving,))[1]
-
-    return pushforward
+def _pushforward(tiles: Tiles, kept: Any, moving: Moving) -> Array:
+    """Return the tangents of the values for those of the other operands than the features."""
+    o, *_ = kept
+    start = {name: getattr(o, name) for name in moving}
+    return jax.jvp(lambda moved: tiles.values(o._replace(**moved)), (start,), (moving,))[1]
 
 
-def _pullback(tiles: Tiles, like: Operands, names: tuple[str, ...]) -> Callable[..., Any]:
-    def pullback(residuals: Any, u: Array) -> dict[str, Array]:
-        o, by_weights, by_bias = residuals
-        if "labels" in names:
-            g = tiles.gradients(o, u, soft=True)
-        else:
-            def once() -> Any: 
-                scale = jnp.sum(u[:1])
-                return scale * by_weights, scale * by_bias
-            def again() -> Any:
-                g = tiles.gradients(o, u)
-                return g.weights, g.bias
-            by_weights, by_bias = lax.cond(jnp.all(u == u[:1]), once, again)
-            g = Gradients(None, None, by_weights, by_bias, None)
-        return {name: getattr(g, name).astype(getattr(o, name).dtype) for name in names}
+def _pullback(tiles: Tiles, names: tuple[str, ...], kept: Any, u: Array) -> Moving:
+    """Return the transpose: a multiple of what is known, where the rows have one cotangent."""
+    o, by_weights, by_bias = kept
+    soft = "labels" in names
 
-    return pullback
+    def scaled() -> tuple[Array, Array, None]:
+        common = jnp.sum(u[:1])
+        return common * by_weights, common * by_bias, None
+
+    def again() -> tuple[Array, Array, Array]:
+        return tiles.gradients(o, u, soft=soft)[2:]
+
+    found = again() if soft else lax.cond(jnp.all(u == u[:1]), scaled, again)
+    g = Gradients(None, None, *found)
+    return {name: getattr(g, name).astype(getattr(o, name).dtype) for name in names}
 
 
 def _over(
