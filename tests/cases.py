@@ -10,15 +10,28 @@ import truth
 import softmaxes as sm
 from softmaxes._cli.budgets import budget
 
-__all__ = ["CASES", "FUNCTIONS", "GRADIENTS", "Case", "direction", "every_function"]
+__all__ = [
+    "CASES",
+    "FUNCTIONS",
+    "GRADIENTS",
+    "LOSSES",
+    "Case",
+    "direction",
+    "every_function",
+    "flushed",
+]
 
 
 class Case(NamedTuple):
-    """`function` of a slice x must give `exact(x)`, within the budget in ulp of `scale(x)`."""
+    """`function` of a slice x, and of `rest(x)`, must give `exact(x)`, within the budget in ulp of `scale(x)`."""
 
     function: Callable[..., Any]
     exact: Callable[..., Any]
     scale: Callable[..., Any] = lambda x: None  # what the ulp is of, where not the exact value
+    rest: Callable[..., Any] = lambda x: ()  # further arguments
+    logarithms: bool = (
+        False  # multiply the probabilities, and what they lose below the smallest number
+    )
 
     def budget(self, dtype):
         return budget(self.function.__name__, dtype)
@@ -41,9 +54,65 @@ FUNCTIONS = {name: case.function for name, case in CASES.items()}
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
 
+def flushed(n, logarithms=False):
+    """The number of smallest normal numbers that may be lost: n on an engine without subnormals, 0 on others."""
+    if (
+        logarithms
+    ):  # that of the smallest number is 745 at most, and multiplies what a subnormal has lost
+        return 745 * (n or 1)
+    return n or None
+
+
 def direction(n, dtype, seed=1):
     """Return a tangent or cotangent of length n."""
     return np.random.default_rng(seed).standard_normal(n).astype(dtype)
+
+
+def _top(x):
+    return int(np.argmax(np.asarray(x, dtype=float)))
+
+
+def soft(x):
+    """Labels that do not sum to 1, and are 0 where the distance of two scores may overflow."""
+    q = np.random.default_rng(2).uniform(size=x.size).astype(x.dtype)
+    return np.where(np.abs(x.astype(float)) < 1e30, q, np.zeros_like(q))
+
+
+def close(x):
+    """The scores, every second of them moved to the next number."""
+    y = x.copy()
+    y[::2] = np.nextafter(x[::2], np.zeros_like(x[::2]))
+    return y
+
+
+def reverse(x):
+    return x[::-1].copy()
+
+
+LOSSES = {
+    "cross_entropy of the top": Case(
+        sm.cross_entropy, lambda x: truth.cross_entropy(x, _top(x)), rest=lambda x: (_top(x),)
+    ),
+    "cross_entropy of the first": Case(
+        sm.cross_entropy, lambda x: truth.cross_entropy(x, 0), rest=lambda x: (0,)
+    ),
+    "cross_entropy of soft labels": Case(
+        sm.cross_entropy, lambda x: truth.soft_cross_entropy(x, soft(x)), rest=lambda x: (soft(x),)
+    ),
+    "kl_divergence": Case(
+        sm.kl_divergence,
+        lambda x: truth.kl_divergence(x, reverse(x)),
+        rest=lambda x: (reverse(x),),
+        logarithms=True,
+    ),
+    "kl_divergence of close scores": Case(
+        sm.kl_divergence,
+        lambda x: truth.kl_divergence(x, close(x)),
+        rest=lambda x: (close(x),),
+        logarithms=True,
+    ),
+    "entropy": Case(sm.entropy, truth.entropy, logarithms=True),
+}
 
 
 class Gradient(NamedTuple):
@@ -57,10 +126,7 @@ class Gradient(NamedTuple):
     quantity: str
     found: Callable[..., Any]
     exact: Callable[..., Any]
-
-
-def _top(x):
-    return int(np.argmax(np.asarray(x, dtype=float)))
+    logarithms: bool = False
 
 
 def _at_top(x, value):
@@ -71,6 +137,19 @@ def _at_top(x, value):
 
 def _scaled(derivative):
     return derivative.value, derivative.entry_scale
+
+
+def _gradient(function, rest=lambda x: ()):
+    return lambda e, x: e.vjp(function, x, np.ones((), x.dtype), *rest(x))
+
+
+def _divergence_gradient(partner):
+    return Gradient(
+        "kl_divergence gradient",
+        _gradient(sm.kl_divergence, lambda x: (partner(x),)),
+        lambda x: _scaled(truth.kl_divergence_gradients(x, partner(x))[0]),
+        logarithms=True,
+    )
 
 
 GRADIENTS = {
@@ -108,5 +187,31 @@ GRADIENTS = {
         "logsumexp Hessian row",
         lambda e, x: e.hvp(sm.logsumexp, x, _at_top(x, 1)),
         lambda x: (truth.logsumexp_hessian_row_at_top(x), None),
+    ),
+}
+
+LOSS_GRADIENTS = {
+    "cross_entropy gradient": Gradient(
+        "cross_entropy gradient",
+        _gradient(sm.cross_entropy, lambda x: (_top(x),)),
+        lambda x: _scaled(truth.soft_cross_entropy_gradient(x, _at_top(x, 1))),
+    ),
+    "cross_entropy gradient at the label": Gradient(
+        "cross_entropy gradient",
+        lambda e, x: e.vjp(sm.cross_entropy, x, np.ones((), x.dtype), 0)[0],
+        lambda x: (truth.cross_entropy_gradient_at_label(x, 0), None),
+    ),
+    "cross_entropy gradient of soft labels": Gradient(
+        "cross_entropy gradient",
+        _gradient(sm.cross_entropy, lambda x: (soft(x),)),
+        lambda x: _scaled(truth.soft_cross_entropy_gradient(x, soft(x))),
+    ),
+    "kl_divergence gradient": _divergence_gradient(reverse),
+    "kl_divergence gradient of close scores": _divergence_gradient(close),
+    "entropy gradient": Gradient(
+        "entropy gradient",
+        _gradient(sm.entropy),
+        lambda x: _scaled(truth.entropy_gradient(x)),
+        logarithms=True,
     ),
 }

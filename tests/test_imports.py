@@ -17,7 +17,8 @@ PACKAGE = {name: path for name, path in FILES.items() if not name.startswith("_c
 LEVELS = (
     {"__main__"},
     {"__init__"},
-    {"derivatives", "losses", "online"},
+    {"derivatives", "online"},
+    {"losses"},
     {"_functions"},
     {"_backends"},
     {"_rules"},

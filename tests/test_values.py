@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import truth
-from cases import CASES
+from cases import CASES, LOSSES, flushed
 from conftest import LIBRARIES, backend_named
 from regimes import REGIMES, regime, seeded
 from truth import stack
@@ -20,6 +20,7 @@ EVERY_MANNER = {
     "strict": ["strict-2024.12", "strict-2025.12"],
     "jax": ["jax", "jax-jit", "jax-vmap"],
 }
+LOSS_MANNERS = {"strict": ["strict-2025.12"], "jax": ["jax-jit"]}
 LONG = {"jax": ["jax", "jax-jit"], "strict": []}  # array-api-strict sums as NumPy does
 
 
@@ -39,6 +40,22 @@ def test_every_entry_of_a_short_slice_keeps_its_budget(name, n, dtype):
     rows = [regime(name, n, dtype, seeded(name, n, seed)) for seed in range(3)]
     for backend in backends(EVERY_MANNER, dtype):
         assert_within_budget(backend, rows, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [2, 203])
+@pytest.mark.parametrize("name", REGIMES)
+def test_every_loss_keeps_its_budget(name, n, dtype):
+    rows = [regime(name, n, dtype, seeded(name, n))] * 2
+    exact = {label: case.exact(rows[0]) for label, case in LOSSES.items()}
+    for backend in backends(LOSS_MANNERS, dtype):
+        for label, case in LOSSES.items():
+            arguments = zip(*((row, *case.rest(row)) for row in rows), strict=True)
+            arrays = [stacked(backend, of_rows, dtype) for of_rows in arguments]
+            y = backend.to_numpy(backend.run(case.function, *arrays))
+            flush = flushed(n if "jax" in backend.name else 0, case.logarithms)
+            error = ulp_error(y, stack([exact[label]] * 2), dtype, flush=flush).max()
+            assert error <= case.budget(dtype), (backend.name, label)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -208,6 +225,13 @@ def assert_within_budget(backend, rows, dtype):
                     backend.name,
                     axis,
                 )
+
+
+def stacked(backend, of_rows, dtype):
+    """Return the slices, or the one number of each, as an array of the library."""
+    if isinstance(of_rows[0], int):
+        return backend.asarray(of_rows, "int64")
+    return backend.asarray(np.stack(of_rows), dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -39,6 +39,7 @@ __all__ = [
     "logsumexp",
     "maximum",
     "reference",
+    "shifted",
     "softmax",
     "targets",
 ]
@@ -87,8 +88,7 @@ def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 def cross_entropy(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     s = _terms(arrays, axis=axis, xp=xp)
-    q = targets(arrays, axis=axis, xp=xp)
-    loss = _sum(xp.where(q == 0.0, 0.0, -q * _logarithms(s, xp=xp)), axis=axis, xp=xp)
+    loss = _expected_cost(targets(arrays, axis=axis, xp=xp), s, axis=axis, xp=xp)
     return xp.where(s.maximum == -xp.inf, 0.0, loss)
 
 
@@ -109,8 +109,14 @@ def targets(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 def entropy(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     s = _terms(arrays, axis=axis, xp=xp)
-    p = _probabilities(s, xp=xp)
-    return _sum(xp.where(p == 0.0, 0.0, -p * _logarithms(s, xp=xp)), axis=axis, xp=xp)
+    h = _expected_cost(_probabilities(s, xp=xp), s, axis=axis, xp=xp)
+    return xp.where(s.maximum == -xp.inf, 0.0, h)
+
+
+def shifted(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    # log p up to a constant for each slice; 0 where p is.
+    s = _terms(arrays, axis=axis, xp=xp)
+    return xp.where(s.outside, 0.0, s.z)
 
 
 def kl_divergence(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
@@ -138,6 +144,13 @@ def log_ratio(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     change = xp.where((p != 0.0) & (xp.abs(r) < 1.0), p * xp.expm1(-r), q - p)
     off = _sum(change, axis=axis, xp=xp)
     return xp.where(p == 0.0, 0.0, r + xp.where(xp.abs(off) < 0.5, xp.log1p(off), 0.0))
+
+
+def _expected_cost(q: Array, s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
+    """Return -Σ q log p, of whose two parts none is negative."""
+    z = xp.where(s.outside, -xp.inf, s.z)
+    below = _sum(xp.where(q == 0.0, 0.0, -q * z), axis=axis, xp=xp)
+    return _sum(q, axis=axis, xp=xp) * xp.log1p(s.excess) + below
 
 
 def _excess_of_exp(a: Array) -> Array:

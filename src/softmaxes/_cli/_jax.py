@@ -46,20 +46,20 @@ def backends() -> tuple[Backend, ...]:
     )
 
 
-def _value(function: Function, x: Array, **options: Any) -> Array:
-    return function(x, **options)
+def _value(function: Function, x: Array, *rest: Array, **options: Any) -> Array:
+    return function(x, *rest, **options)
 
 
-def _jvp(function: Function, x: Array, v: Array, **options: Any) -> Array:
-    return jax.jvp(partial(function, **options), (x,), (v,))[1]
+def _jvp(function: Function, x: Array, v: Array, *rest: Array, **options: Any) -> Array:
+    return jax.jvp(lambda x: function(x, *rest, **options), (x,), (v,))[1]
 
 
-def _vjp(function: Function, x: Array, u: Array, **options: Any) -> Array:
-    return jax.vjp(partial(function, **options), x)[1](u)[0]
+def _vjp(function: Function, x: Array, u: Array, *rest: Array, **options: Any) -> Array:
+    return jax.vjp(lambda x: function(x, *rest, **options), x)[1](u)[0]
 
 
-def _hvp(function: Function, x: Array, v: Array, **options: Any) -> Array:
-    gradient = jax.grad(lambda x: function(x, **options).sum())
+def _hvp(function: Function, x: Array, v: Array, *rest: Array, **options: Any) -> Array:
+    gradient = jax.grad(lambda x: function(x, *rest, **options).sum())
     return jax.jvp(gradient, (x,), (v,))[1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ class Quantity(NamedTuple):
 
     compute: Callable[[Backend, Inputs], Any]
     truth: Callable[[Truth], Exact]
+    logarithms: bool = False  # multiply the probabilities, and with them what is flushed
 
 
 QUANTITIES = {
@@ -67,6 +69,33 @@ QUANTITIES = {
     "softmax VJP": Quantity(
         lambda on, i: on.vjp(sm.softmax, i.x, i.v, axis=-1), lambda truth: truth.product
     ),
+    "cross_entropy": Quantity(
+        lambda on, i: on.value(sm.cross_entropy, i.x, i.top, axis=-1), lambda truth: truth.loss
+    ),
+    "cross_entropy gradient": Quantity(
+        lambda on, i: on.vjp(sm.cross_entropy, i.x, i.one, i.top, axis=-1),
+        lambda truth: truth.loss_gradient,
+    ),
+    "kl_divergence": Quantity(
+        lambda on, i: on.value(sm.kl_divergence, i.x, i.v, axis=-1),
+        lambda truth: truth.divergence,
+        logarithms=True,
+    ),
+    "kl_divergence gradient": Quantity(
+        lambda on, i: on.vjp(sm.kl_divergence, i.x, i.one, i.v, axis=-1),
+        lambda truth: truth.divergence_gradient,
+        logarithms=True,
+    ),
+    "entropy": Quantity(
+        lambda on, i: on.value(sm.entropy, i.x, axis=-1),
+        lambda truth: truth.entropy,
+        logarithms=True,
+    ),
+    "entropy gradient": Quantity(
+        lambda on, i: on.vjp(sm.entropy, i.x, i.one, axis=-1),
+        lambda truth: truth.entropy_gradient,
+        logarithms=True,
+    ),
 }
 
 
@@ -80,18 +109,23 @@ def accuracy(backend: Backend, dtype: str) -> Iterator[Trial]:
 
 def _worst(backend: Backend, dtype: str, quantity: Quantity, bound: float) -> Measured:
     y = backend.numpy(quantity.compute(backend, inputs(backend, dtype)))
-    errors = _errors(y, quantity.truth(sample(dtype).truth), backend, dtype, bound)
+    errors = _errors(y, quantity, backend, dtype, bound)
     return worst_row(sample(dtype).regimes, errors)
 
 
-def _errors(y: Array, truth: Exact, backend: Backend, dtype: str, bound: float) -> Array:
+def _errors(y: Array, quantity: Quantity, backend: Backend, dtype: str, bound: float) -> Array:
+    truth = quantity.truth(sample(dtype).truth)
     errors = truth.errors(y)
-    if not backend.flushes_subnormals:
+    if not (backend.flushes_subnormals or quantity.logarithms):
         return errors
-    # Where subnormals count as 0, relative accuracy ends at 16 n tiny; n tiny may be lost below.
-    tiny = FORMATS["float32" if dtype in HALVES else dtype].tiny
-    lost = np.abs(y - truth.nearest) / (N * tiny)
-    return np.where(truth.scale < 16 * N * tiny, np.minimum(errors, lost * bound), errors)
+    # A probability misses half the smallest number, or tiny where subnormals count as 0, as may all
+    # of a row; a logarithm multiplies that.
+    form = FORMATS["float32" if dtype in HALVES else dtype]
+    factor = -math.log(form.tiny) if quantity.logarithms else 1.0
+    missing = N * form.tiny if backend.flushes_subnormals else form.tiny * 2.0 ** (1 - form.bits)
+    lost = np.abs(y - truth.nearest) / (missing * factor)
+    small = truth.scale < 16 * N * form.tiny * factor
+    return np.where(small, np.minimum(errors, lost * bound), errors)
 
 
 def inputs(backend: Backend, dtype: str) -> Inputs:

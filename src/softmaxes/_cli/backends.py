@@ -44,9 +44,9 @@ class Backend:
     """
     An array library, and how to call a function and its derivatives there.
 
-    The four callables take the function, the scores and, for a derivative, a vector; its options
-    are keyword arguments. They return function(x), J v, the transposed J times u, and the Hessian
-    of the sum of function(x) times v.
+    The four callables take the function, the scores, for a derivative a vector, and what else the
+    function takes; its options are keyword arguments. They return function(x), J v, the transposed
+    J times u, and the Hessian of the sum of function(x) times v.
     """
 
     name: str
@@ -88,20 +88,20 @@ def installed() -> tuple[Backend, ...]:
     return tuple(found)
 
 
-def _value(function: Function, x: Array, **options: Any) -> Array:
-    return function(x, **options)
+def _value(function: Function, x: Array, *rest: Array, **options: Any) -> Array:
+    return function(x, *rest, **options)
 
 
-def _jvp(function: Function, x: Array, v: Array, **options: Any) -> Array:
-    return sm.jvp(function, x, v, **options)[1]
+def _jvp(function: Function, x: Array, v: Array, *rest: Array, **options: Any) -> Array:
+    return sm.jvp(function, x, v, *rest, **options)[1]
 
 
-def _vjp(function: Function, x: Array, u: Array, **options: Any) -> Array:
-    return sm.vjp(function, x, **options)[1](u)
+def _vjp(function: Function, x: Array, u: Array, *rest: Array, **options: Any) -> Array:
+    return sm.vjp(function, x, *rest, **options)[1](u)
 
 
-def _hvp(function: Function, x: Array, v: Array, **options: Any) -> Array:
-    return sm.hvp(function, x, v, **options)
+def _hvp(function: Function, x: Array, v: Array, *rest: Array, **options: Any) -> Array:
+    return sm.hvp(function, x, v, *rest, **options)
 
 
 def _ml_dtypes_bfloat16() -> Any:

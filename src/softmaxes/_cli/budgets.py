@@ -11,6 +11,12 @@ BUDGETS: dict[str, float] = {
     "logsumexp": 6,  # ulp of max(|max x|, |logsumexp x|)
     "logsumexp gradient": 8,
     "log_softmax gradient at the label": 6,
+    "cross_entropy": 6,  # no label negative
+    "cross_entropy gradient": 6,  # by the scores; ulp of Q p + q, of the others' where p > 1/2
+    "kl_divergence": 6,
+    "kl_divergence gradient": 8,  # ulp of p (|r| + sum p |r|), r = log (p / q); the same
+    "entropy": 6,
+    "entropy gradient": 8,  # ulp of p (|w| + sum p |w|), w = log p less that of the top where p > 1/2
     "softmax JVP": 9,  # ulp of p (|w| + sum p |w|), w the tangent v less v[top] where p[top] > 1/2
     "softmax VJP": 9,  # the same
     "logsumexp Hessian row": 10,  # the row of the top entry

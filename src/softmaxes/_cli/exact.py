@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ __all__ = ["Exact", "Truth", "exact"]
 
 Array = NDArray[np.float64]
 Row = list[Decimal]
-Pair = tuple[Row, Row] | tuple[Decimal, Decimal]  # values and their scale
+Pair = tuple[Any, Any]  # values and their scale, rows or numbers
 
 
 class Exact(NamedTuple):
@@ -45,6 +45,12 @@ class Truth(NamedTuple):
     product: Exact  # J v, J the Jacobian of softmax; scale p (|w| + sum p |w|), w as in _centred
     hessian_row: Exact  # of logsumexp, at the top entry
     label_gradient: Exact  # of -log p at the top entry: p - 1
+    loss: Exact  # -log p at the top entry
+    loss_gradient: Exact  # p less the indicator of the top entry
+    entropy: Exact
+    entropy_gradient: Exact  # scale p (|w| + sum p |w|), w = log p less that of a dominant entry
+    divergence: Exact  # of softmax(v) from softmax(x)
+    divergence_gradient: Exact  # by x; scale p (|r| + sum p |r|), r the logarithm of their ratio
 
 
 def exact(x: Array, v: Array, form: Format) -> Truth:
@@ -62,25 +68,59 @@ def _decimals(row: Array) -> Row:
 
 
 def _row(x: Row, v: Row) -> tuple[Pair, ...]:
-    m = max(x)
-    top = x.index(m)
-    e = [(entry - m).exp() for entry in x]
-    others = sum(e[:top] + e[top + 1 :], Decimal(0))  # sum e - 1, without the cancellation
-    p = [entry / (1 + others) for entry in e]
-    log_sum = _log1p(others)
-    log_p = [entry - m - log_sum for entry in x]
-    lse = m + log_sum
+    m, top, others, p, log_p = _softmax(x)
+    lse = m + _log1p(others)
     rest = others / (1 + others)  # 1 - p at the top entry
     hessian = [p[top] * (rest if i == top else -entry) for i, entry in enumerate(p)]
-    pair = _product(p, _centred(v, top, others))
+    gradient = [-rest if i == top else entry for i, entry in enumerate(p)]
+    entropy = -_mean(p, log_p)
+    ratio = [a - b for a, b in zip(log_p, _softmax(v).log_p, strict=True)]
+    divergence = _mean(p, ratio)
     return (
         (p, p),
         (log_p, log_p),
         (lse, max(abs(m), abs(lse))),
-        pair,
+        _product(p, _centred(v, top, others)),
         (hessian, hessian),
         (-rest, rest),
+        (-log_p[top], log_p[top]),
+        (gradient, gradient),
+        (entropy, entropy),
+        _product(p, _centred([-entry for entry in log_p], top, others)),
+        (divergence, divergence),
+        _by_others(_product(p, ratio), top, others),
     )
+
+
+class _Softmax(NamedTuple):
+    maximum: Decimal
+    top: int
+    others: Decimal  # the sum of the exponentials less 1
+    p: Row
+    log_p: Row
+
+
+def _softmax(x: Row) -> _Softmax:
+    m = max(x)
+    top = x.index(m)
+    e = [(entry - m).exp() for entry in x]
+    others = sum(e[:top] + e[top + 1 :], Decimal(0))  # sum e - 1, without the cancellation
+    log_sum = _log1p(others)
+    p = [entry / (1 + others) for entry in e]
+    return _Softmax(m, top, others, p, [entry - m - log_sum for entry in x])
+
+
+def _mean(p: Row, values: Row) -> Decimal:
+    return sum((a * b for a, b in zip(p, values, strict=True)), Decimal(0))
+
+
+def _by_others(pair: Pair, top: int, others: Decimal) -> Pair:
+    # The entries sum to 0, so a dominant one is as accurate as the others.
+    value, scale = (list(row) for row in pair)
+    if others < 1:
+        value[top] = -sum(value[:top] + value[top + 1 :], Decimal(0))
+        scale[top] = sum(scale[:top] + scale[top + 1 :], Decimal(0))
+    return value, scale
 
 
 def _log1p(t: Decimal) -> Decimal:
@@ -95,8 +135,7 @@ def _centred(v: Row, top: int, others: Decimal) -> Row:
 
 def _product(p: Row, w: Row) -> Pair:
     terms = list(zip(p, w, strict=True))
-    mean = sum(a * b for a, b in terms)
-    size = sum(a * abs(b) for a, b in terms)
+    mean, size = _mean(p, w), _mean(p, [abs(entry) for entry in w])
     return [a * (b - mean) for a, b in terms], [a * (abs(b) + size) for a, b in terms]
 
 

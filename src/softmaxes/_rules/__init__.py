@@ -19,6 +19,7 @@ from softmaxes._rules._losses import (
     kl_divergence,
     log_ratio,
     reference,
+    shifted,
     targets,
 )
 from softmaxes._rules._normalisers import (
@@ -44,6 +45,7 @@ __all__ = [
     "logsumexp",
     "maximum",
     "reference",
+    "shifted",
     "softmax",
     "targets",
 ]

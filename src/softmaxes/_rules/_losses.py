@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Axes, Namespace
-from softmaxes._rules._normalisers import log_softmax, softmax
+from softmaxes._rules._normalisers import softmax
 from softmaxes._rules._rule import (
     Rule,
     can_change,
@@ -18,7 +18,15 @@ from softmaxes._rules._rule import (
     sum_where,
 )
 
-__all__ = ["cross_entropy", "entropy", "kl_divergence", "log_ratio", "reference", "targets"]
+__all__ = [
+    "cross_entropy",
+    "entropy",
+    "kl_divergence",
+    "log_ratio",
+    "reference",
+    "shifted",
+    "targets",
+]
 
 Pair: TypeAlias = tuple[Array, Array]
 
@@ -30,13 +38,7 @@ Pair: TypeAlias = tuple[Array, Array]
 
 
 def _cross_entropy_jvp(
-    pair: Pair,
-    d: Array,
-    arrays: Arrays,
-    tangents: Arrays,
-    *,
-    axis: Axes,
-    xp: Namespace,
+    pair: Pair, d: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
 ) -> Array:
     dy = 0.0
     if tangents.x is not None:
@@ -66,7 +68,8 @@ def _excess_over_targets(pair: Pair, arrays: Arrays, *, axis: Axes, xp: Namespac
     p, q = pair
     total = xp.sum(q, axis=axis, keepdims=True)
     gradient = sum_to_zero(p > 0.5, total * p - q, axis=axis, xp=xp)
-    return gradient, can_change(p, arrays, axis=axis, xp=xp) & ((p != 0.0) | (q != 0.0))
+    moves = can_change(p, arrays, axis=axis, xp=xp) & ((p != 0.0) | (q != 0.0))
+    return xp.where(moves, gradient, 0.0), moves
 
 
 def _targets_jvp(
@@ -93,17 +96,12 @@ cross_entropy = Rule(
 # y = Σ p_i r_i with r = log p - log q, and y = -Σ p_i r_i with r = log p. In both,
 #     ∂(Σ p r)/∂x = J r,    dr = (I - 1 pᵀ) dx,    d(J r) = J dr + dJ r,
 #     dJ r = a k - p Σ a k  with a = J dx and k = r - Σ p r.
-# By the scores of q, ∂y/∂x_i = q_i - p_i. An infinite r counts as 0.
+# J ignores a constant in r, so that of the entropy may be x less its maximum. By the scores of q,
+# ∂y/∂x_i = q_i - p_i. An infinite r counts as 0.
 
 
 def _kl_divergence_jvp(
-    pair: Pair,
-    q: Array,
-    arrays: Arrays,
-    tangents: Arrays,
-    *,
-    axis: Axes,
-    xp: Namespace,
+    pair: Pair, q: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
 ) -> Array:
     dy = 0.0
     if tangents.x is not None:
@@ -113,8 +111,10 @@ def _kl_divergence_jvp(
         return dy
     p, r = pair
     change = xp.where((p != 0.0) & (xp.abs(r) < 1.0), p * xp.expm1(-r), q - p)
+    change = sum_to_zero(p > 0.5, change, axis=axis, xp=xp)
     moves = (xp.sum(p, axis=axis, keepdims=True) != 0.0) & ((p != 0.0) | (q != 0.0))
-    return dy + sum_where(moves, change * tangents.q_logits, axis=axis, xp=xp)
+    change = xp.where(moves, change, 0.0) * tangents.q_logits
+    return dy + sum_where(moves, change, axis=axis, xp=xp)
 
 
 def _kl_divergence_vjp(pair: Pair, arrays: Arrays, u: Array, *, axis: Axes, xp: Namespace) -> Array:
@@ -153,13 +153,7 @@ def _reference_jvp(
 
 
 def _log_ratio_jvp(
-    pair: Pair,
-    d: None,
-    arrays: Arrays,
-    tangents: Arrays,
-    *,
-    axis: Axes,
-    xp: Namespace,
+    pair: Pair, d: None, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
 ) -> Array:
     p, q = pair
     dr = xp.zeros_like(p)
@@ -170,6 +164,13 @@ def _log_ratio_jvp(
     return xp.where(p == 0.0, 0.0, dr)
 
 
+def _shifted_jvp(
+    z: Array, d: None, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
+) -> Array:
+    return xp.zeros_like(z) if tangents.x is None else tangents.x
+
+
+shifted = Rule(_primals.shifted, _shifted_jvp)
 reference = Rule(_primals.reference, _reference_jvp)
 log_ratio = Rule(_primals.log_ratio, _log_ratio_jvp, probabilities=softmax, beside=reference)
 kl_divergence = Rule(
@@ -187,6 +188,6 @@ entropy = Rule(
     _negated(_kl_divergence_vjp),
     _negated(_kl_divergence_hvp),
     probabilities=softmax,
-    beside=log_softmax,
+    beside=shifted,
     reduces=True,
 )
