@@ -76,7 +76,11 @@ def checked_product(
     dtype = result_dtype(xp, features=features, weights=weights, bias=bias, labels=soft)
     working = working_dtype(dtype, xp)
 
-    options = {"where": where, "labels": labels, "label_smoothing": checked_smoothing(label_smoothing)}
+    options = {
+        "where": where,
+        "labels": labels,
+        "label_smoothing": checked_smoothing(label_smoothing),
+    }
     for name in ("labels", "label_smoothing") if soft is not None else ("label_smoothing",):
         options[name] = as_real(options[name], working, first)
     rows = math.prod(shape[:-1])
@@ -96,7 +100,9 @@ def _classes(features: Array, weights: Array, bias: Array) -> int:
     if features.ndim == 0:
         raise ValueError("features must have shape (..., H), got a number")
     if weights is None or not hasattr(weights, "ndim"):
-        raise TypeError(f"weights must be an array of shape (n, {features.shape[-1]}), got {weights}")
+        raise TypeError(
+            f"weights must be an array of shape (n, {features.shape[-1]}), got {weights}"
+        )
     if weights.ndim != 2 or weights.shape[1] != features.shape[-1]:
         expected = f"(n, {features.shape[-1]}) for features of shape {tuple(features.shape)}"
         raise ValueError(f"weights must have shape {expected}, got {tuple(weights.shape)}")

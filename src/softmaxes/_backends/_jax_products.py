@@ -46,9 +46,7 @@ class Operands(NamedTuple):
 
     def arrays(self, scores: Array = None) -> Arrays:
         """Return what the formula takes."""
-        return Arrays(
-            scores, self.where, labels=self.labels, label_smoothing=self.label_smoothing
-        )
+        return Arrays(scores, self.where, labels=self.labels, label_smoothing=self.label_smoothing)
 
     def rows(self, start: Array, step: int) -> Operands:
         """Return the operands of some of the rows."""
@@ -164,9 +162,7 @@ def apply(rule: Rule, product: Product) -> Array:
         # The range of float16 is too small for gradients.
         features, weights = features.astype(call.working), weights.astype(call.working)
     arrays = call.arrays
-    o = Operands(
-        features, weights, bias, arrays.labels, arrays.where, arrays.label_smoothing
-    )
+    o = Operands(features, weights, bias, arrays.labels, arrays.where, arrays.label_smoothing)
     budget = PROCESSOR if jax.default_backend() == "cpu" else ACCELERATOR
     rows, classes = product.tiles(budget)
     tiles = Tiles(rule, call.working, rows, max(1, rows // 16), classes)
@@ -220,9 +216,7 @@ def _pullback(tiles: Tiles, names: tuple[str, ...], kept: Any, u: Array) -> Movi
     return {name: getattr(g, name).astype(getattr(o, name).dtype) for name in names}
 
 
-def _over(
-    body: Callable[[Any, Array, int, Array], Any], carry: Any, step: int
-) -> Any:
+def _over(body: Callable[[Any, Array, int, Array], Any], carry: Any, step: int) -> Any:
     """
     Return the carry after body(carry, start, step, new), for steps along the first of its axes.
 

@@ -70,7 +70,9 @@ def _jvp(
     return y, [sum(terms[1:], terms[0]) for terms in zip(*parts, strict=True)]
 
 
-def _transpose(cts: Sequence[Any], *a: Any, k: int, f: Any, transpose: Any, avals: Any) -> list[Any]:
+def _transpose(
+    cts: Sequence[Any], *a: Any, k: int, f: Any, transpose: Any, avals: Any
+) -> list[Any]:
     u = [ad.instantiate_zeros(ct) for ct in cts]
     of_x = tuple(x.aval for x in a[k:])
     return [None] * k + linear_p.bind(*a[:k], *u, k=k, f=transpose, transpose=f, avals=of_x)

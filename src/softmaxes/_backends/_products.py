@@ -7,10 +7,11 @@ The tiles are calls like any other, one after the other.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 from softmaxes._arrays import Array, Call, Product, mapped
 from softmaxes._backends import evaluate
+from softmaxes._backends._numpy import quiet
 from softmaxes._rules import Rule
 
 __all__ = ["values"]
@@ -29,10 +30,14 @@ def tiles(product: Product) -> Iterator[Call]:
     call, xp = product.call, product.call.xp
     features, weights, bias = mapped(call.in_working_precision, product.factors)
     step, _ = product.tiles(BUDGET)
-    for start in range(0, max(features.shape[0], 1), step):
-        def rows(a: Any) -> Any:
-            return a if a.shape[0] == 1 else a[start : start + step]
+    n = features.shape[0]
+    for start in range(0, max(n, 1), step):
+        rows = partial(_rows, start=start, stop=min(start + step, n))
+        with quiet():
+            scores = rows(features) @ weights.T
+            scores = scores if bias is None else scores + bias
+        yield call._replace(arrays=mapped(rows, call.arrays)._replace(x=scores))
 
-        scores = rows(features) @ weights.T
-        arrays = mapped(rows, call.arrays)
-        yield call._replace(arrays=arrays._replace(x=scores if bias is None else scores + bias))
+
+def _rows(a: Array, start: int, stop: int) -> Array:
+    return a if a.shape[0] == 1 else a[start:stop, :]
