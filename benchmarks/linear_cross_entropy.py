@@ -1,19 +1,20 @@
 """
-Print time and memory of `linear_cross_entropy` next to the loss of logits that are formed.
+Print time and memory of `linear_cross_entropy` next to the loss of scores that are formed.
 
-    python benchmarks/linear_cross_entropy.py [--small] [--repeats 5]
+    python benchmarks/linear_cross_entropy.py
 
-Time is the least of some repetitions, which alternate between the two; memory is the size of the
-temporaries in XLA's own account of the compiled function.
+Both are compiled by JAX, and run in turn; the least time of each counts, and processor time beside
+that on the wall, which other work on the machine disturbs. Memory is what XLA says it needs for
+temporaries.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,115 +23,95 @@ import optax
 
 import softmaxes as sm
 
-MIB = 1 << 20
+N, H, V = 4096, 256, 32768
+REPEATS = 5
+VALID = jnp.arange(N) % 4 != 0
 
 
-class Problem(NamedTuple):
-    """Features (N, H), weights (V, H) and labels (N,)."""
-
-    features: jax.Array
-    weights: jax.Array
-    labels: jax.Array
-
-
-def problem(n: int, h: int, v: int) -> Problem:
+def problem(n: int = N, h: int = H, v: int = V) -> tuple[Any, ...]:
+    """Return features, weights and labels."""
     rng = np.random.default_rng(0)
     features = rng.standard_normal((n, h), dtype="float32")
     weights = rng.standard_normal((v, h), dtype="float32") / np.float32(h**0.5)
-    return Problem(*map(jnp.asarray, (features, weights, rng.integers(0, v, n))))
+    return tuple(map(jnp.asarray, (features, weights, rng.integers(0, v, n))))
 
 
 def plain(
-    features: Any, weights: Any, labels: Any, valid: Any = None, smoothing: float = 0.0
+    labels: Any, features: Any, weights: Any, *, valid: Any = 1.0, smoothing: float = 0.0
 ) -> Any:
-    """Return the mean loss of optax."""
+    """Return the mean loss as one would write it with optax."""
     logits = features @ weights.T
     if smoothing:
-        q = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-        return jnp.mean(optax.softmax_cross_entropy(logits, q))
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.mean(losses if valid is None else jnp.where(valid, losses, 0))
+        soft = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1]), smoothing)
+        return optax.softmax_cross_entropy(logits, soft).mean()
+    return (valid * optax.softmax_cross_entropy_with_integer_labels(logits, labels)).mean()
 
 
 def tiled(
-    features: Any, weights: Any, labels: Any, valid: Any = None, smoothing: float = 0.0
+    labels: Any, features: Any, weights: Any, *, valid: Any = None, smoothing: float = 0.0
 ) -> Any:
+    """Return the same mean loss without the logits."""
     where = None if valid is None else valid[:, None]
-    loss = partial(sm.losses.linear_cross_entropy, where=where, label_smoothing=smoothing)
-    return jnp.mean(loss(features, weights, labels))
+    loss = sm.linear_cross_entropy(
+        features, weights, labels, where=where, label_smoothing=smoothing
+    )
+    return loss.mean()
 
 
-def value_and_grad(loss: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    return jax.value_and_grad(partial(loss, **options), (0, 1))
+def value_and_grad(loss: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.value_and_grad(loss, (0, 1))
 
 
-def jvp(loss: Callable[..., Any], moving: tuple[int, ...]) -> Callable[..., Any]:
-    def f(*arrays: Any) -> Any:
-        of_moving = lambda *m: loss(*_with(arrays, moving, m))
-        start = tuple(arrays[i] for i in moving)
-        return jax.jvp(of_moving, start, tuple(a[::-1] for a in start))
-
-    return f
+def jvp(loss: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *a: jax.jvp(loss, a, tuple(b[::-1] for b in a))
 
 
-def hvp(loss: Callable[..., Any], moving: tuple[int, ...]) -> Callable[..., Any]:
-    def f(*arrays: Any) -> Any:
-        of_moving = lambda *m: loss(*_with(arrays, moving, m))
-        start = tuple(arrays[i] for i in moving)
-        gradient = jax.grad(of_moving, tuple(range(len(moving))))
-        return jax.jvp(gradient, start, tuple(a[::-1] for a in start))[1]
-
-    return f
+def hvp(loss: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *a: jax.jvp(jax.grad(loss, (0, 1)), a, tuple(b[::-1] for b in a))[1]
 
 
-def _with(arrays: Any, places: Any, values: Any) -> list[Any]:
-    arrays = list(arrays)
-    for i, value in zip(places, values, strict=True):
-        arrays[i] = value
-    return arrays
+CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, int, int]]] = {
+    "value and gradient": (value_and_grad, {}, (N, H, V)),
+    "N and V odd": (value_and_grad, {}, (N + 3, H, V + 3)),
+    "a quarter ignored": (value_and_grad, {"valid": VALID}, (N, H, V)),
+    "smoothing 0.1": (value_and_grad, {"smoothing": 0.1}, (N, H, V)),
+    "jvp": (jvp, {}, (N, H, V)),
+    "hvp": (hvp, {}, (N, H, V)),
+    "8 V": (value_and_grad, {}, (N // 8, H, 8 * V)),
+    "8 N": (value_and_grad, {}, (8 * N, H, V // 8)),
+}
 
 
-def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--repeats", type=int, default=3)
-    a = p.parse_args()
-    import sys
+def compiled(transform: Any, loss: Any, labels: Any, arrays: Any, options: Any) -> Any:
+    def f(labels: Any, *arrays: Any) -> Any:
+        return transform(partial(loss, labels, **options))(*arrays)
 
-    base = problem(4096, 256, 32768)
-    odd = problem(4099, 256, 32771)
-    valid = jnp.arange(4096) % 4 != 0
-    rows = {
-        "vg": (lambda l: value_and_grad(l), base),
-        "odd": (lambda l: value_and_grad(l), odd),
-        "ignored": (lambda l: value_and_grad(l, valid=valid), base),
-        "smooth": (lambda l: value_and_grad(l, smoothing=0.1), base),
-        "jvp F": (lambda l: jvp(l, (0,)), base),
-        "jvp W": (lambda l: jvp(l, (1,)), base),
-        "jvp FW": (lambda l: jvp(l, (0, 1)), base),
-        "hvp F": (lambda l: hvp(l, (0,)), base),
-        "hvp FW": (lambda l: hvp(l, (0, 1)), base),
-        "grad F": (lambda l: jax.grad(l), base),
-        "value": (lambda l: l, base),
-    }
-    for k, (mk, pr) in rows.items():
-        out = []
-        fs = [jax.jit(mk(l)).lower(*pr).compile() for l in (plain, tiled)]
-        for f in fs:
-            jax.block_until_ready(f(*pr))
-        ts = [[], []]
-        cs = [[], []]
-        for _ in range(a.repeats):
-            for i, f in enumerate(fs):
-                t = time.perf_counter()
-                c = time.process_time()
-                jax.block_until_ready(f(*pr))
-                ts[i].append(time.perf_counter() - t)
-                cs[i].append(time.process_time() - c)
-        m = [f.memory_analysis().temp_size_in_bytes / MIB for f in fs]
+    return jax.jit(f).lower(labels, *arrays).compile()
+
+
+def clocked(f: Any, *arguments: Any) -> tuple[float, float]:
+    wall, processor = time.perf_counter(), time.process_time()
+    jax.block_until_ready(f(*arguments))
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def main() -> None:
+    print(f"{'':20} wall s: plain tiled ratio   processor s: plain tiled ratio   MiB: plain tiled")
+    chosen = sys.argv[1:] or list(CASES)
+    for name in chosen:
+        transform, options, size = CASES[name]
+        features, weights, labels = problem(*size)
+        both = [
+            compiled(transform, f, labels, (features, weights), options) for f in (plain, tiled)
+        ]
+        runs = [[clocked(f, labels, features, weights) for f in both] for _ in range(REPEATS + 1)]
+        (a, b), (c, d) = np.min(runs[1:], axis=0)
+        p, t = (f.memory_analysis().temp_size_in_bytes / 2**20 for f in both)
         print(
-            f"{k:8} wall {min(ts[0]):.2f} {min(ts[1]):.2f} ratio {min(ts[1]) / min(ts[0]):.2f} cpu {min(cs[0]):.2f} {min(cs[1]):.2f} ratio {min(cs[1]) / min(cs[0]):.2f} temp {m[0]:.0f} {m[1]:.1f} 1/{m[0] / m[1]:.0f}",
+            f"{name:20}{a:13.2f} {c:5.2f} {c / a:5.2f}{b:20.2f} {d:5.2f} {d / b:5.2f}{p:12.0f} {t:5.1f}",
             flush=True,
         )
 
 
-main()
+if __name__ == "__main__":
+    main()

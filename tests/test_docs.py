@@ -65,6 +65,7 @@ PRINTED = {
         "[0. 0.] 0.0",
         "mean 2.5, entropy 1.5 bits",
     ],
+    "linear_cross_entropy.md": ["(4096, 64, 32768) plain 1", "bfloat16\nfloat32"],
     "api.md": ["info", "check", "--json"],
 }
 SLOW = ["numerics.md"]

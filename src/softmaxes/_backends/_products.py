@@ -27,7 +27,7 @@ def values(rule: Rule, product: Product) -> Array:
 
 def tiles(product: Product) -> Iterator[Call]:
     """Return the calls that a product is made of, with their scores."""
-    call, xp = product.call, product.call.xp
+    call = product.call
     features, weights, bias = mapped(call.in_working_precision, product.factors)
     step, _ = product.tiles(BUDGET)
     n = features.shape[0]
