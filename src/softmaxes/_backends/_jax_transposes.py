@@ -49,16 +49,16 @@ def _avals(*a: Any, avals: Any, **_: Any) -> list[Any]:
 
 
 def _jvp(
-    primals: Sequence[Any], tangents: Sequence[Any], *, k: int, **map: Any
+    primals: Sequence[Any], tangents: Sequence[Any], *, k: int, **params: Any
 ) -> tuple[list[Any], list[Any]]:
-    y = linear_p.bind(*primals, k=k, **map)
+    y = linear_p.bind(*primals, k=k, **params)
     moving = [i for i in range(k) if type(tangents[i]) is not ad.Zero]
 
     def of_residuals(*r: Any) -> list[Any]:
         a = list(primals)
         for i, value in zip(moving, r, strict=True):
             a[i] = value
-        return map["f"](*a)  # type: ignore[no-any-return]
+        return params["f"](*a)  # type: ignore[no-any-return]
 
     parts = []
     if moving:
@@ -66,7 +66,7 @@ def _jvp(
         parts.append(jax.jvp(of_residuals, r, dr)[1])
     if any(type(t) is not ad.Zero for t in tangents[k:]):
         dx = [ad.instantiate_zeros(t) for t in tangents[k:]]
-        parts.append(linear_p.bind(*primals[:k], *dx, k=k, **map))
+        parts.append(linear_p.bind(*primals[:k], *dx, k=k, **params))
     return y, [sum(terms[1:], terms[0]) for terms in zip(*parts, strict=True)]
 
 
