@@ -80,6 +80,7 @@ PRINTED = {
         "[ 0.2500, -0.2500,  0.0000]",
         "tensor([0.5000, 0.5000, 0.0000])",
     ],
+    "linear_cross_entropy.md": ["(4096, 64, 32768) plain 1", "bfloat16\nfloat32"],
     "api.md": ["info", "check", "--json"],
 }
 SLOW = ["numerics.md"]

@@ -22,6 +22,9 @@ SIGNATURES = {
     "softmax": "(x, /, axis=-1, *, where=None, temperature=None)",
     "log_softmax": "(x, /, axis=-1, *, where=None, temperature=None)",
     "logsumexp": "(x, /, axis=None, *, where=None, weights=None, keepdims=False)",
+    "linear_cross_entropy": (
+        "(features, weights, labels, /, *, bias=None, where=None, label_smoothing=0.0, tile_bytes=None)"
+    ),
     "jvp": "(function, x, v, /, *rest, **options)",
     "vjp": "(function, x, /, *rest, **options)",
     "jacobian": "(function, x, /, *rest, **options)",

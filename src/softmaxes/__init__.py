@@ -6,7 +6,7 @@ The result has the array type, the device and, where it is real floating, the dt
 
 from softmaxes._functions import log_softmax, logsumexp, softmax
 from softmaxes.derivatives import hvp, jacobian, jvp, vjp
-from softmaxes.losses import cross_entropy, entropy, kl_divergence
+from softmaxes.losses import cross_entropy, entropy, kl_divergence, linear_cross_entropy
 
 __all__ = [
     "cross_entropy",
@@ -15,6 +15,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "kl_divergence",
+    "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
     "softmax",

@@ -8,6 +8,7 @@ was expected.
 from softmaxes._arrays._calls import Arrays, Call, checked, checked_like
 from softmaxes._arrays._kinds import Array, Namespace, device, library, quiet, unwrapped
 from softmaxes._arrays._pieces import checked_alike, checked_slices, checked_values, zeros
+from softmaxes._arrays._products import Factors, Product, checked_product
 from softmaxes._arrays._shapes import Axes, Axis
 from softmaxes._arrays._trees import leaves, mapped
 
@@ -17,10 +18,13 @@ __all__ = [
     "Axes",
     "Axis",
     "Call",
+    "Factors",
     "Namespace",
+    "Product",
     "checked",
     "checked_alike",
     "checked_like",
+    "checked_product",
     "checked_slices",
     "checked_values",
     "device",

@@ -16,6 +16,7 @@ from softmaxes._arrays import (
     Array,
     Call,
     Namespace,
+    Product,
     library,
     mapped,
     quiet,
@@ -23,7 +24,7 @@ from softmaxes._arrays import (
 )
 from softmaxes._rules import Rule
 
-__all__ = ["apply", "compute", "evaluate"]
+__all__ = ["apply", "apply_to_product", "compute", "evaluate"]
 
 
 def apply(rule: Rule, call: Call) -> Array:
@@ -48,6 +49,17 @@ def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     with quiet(call.xp):
         y = f(*mapped(call.in_working_precision, arguments), axis=call.axis, xp=call.xp)
         return call.xp.astype(y, call.dtype, copy=False)
+
+
+def apply_to_product(rule: Rule, product: Product) -> Array:
+    """Return the rule's function of the rows of a product, as a column, in tiles."""
+    if library(product.call.xp) == "jax.numpy":
+        from softmaxes._backends import _jax_products
+
+        return _jax_products.apply(rule, product)
+    from softmaxes._backends import _products
+
+    return _products.values(rule, product)
 
 
 def compute(

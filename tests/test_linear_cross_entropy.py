@@ -1,0 +1,446 @@
+"""linear_cross_entropy is cross_entropy of the product, in value and derivatives, in little memory."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+import softmaxes as sm
+from softmaxes._cli.budgets import budget
+
+ROWS, H, CLASSES = 13, 3, 29
+RNG = np.random.default_rng(0)
+# Small integers: their products are exact in every dtype, so that the scores are given.
+FEATURES = RNG.integers(-3, 4, size=(ROWS, H)).astype(float)
+WEIGHTS = RNG.integers(-3, 4, size=(CLASSES, H)).astype(float)
+BIAS = RNG.integers(-3, 4, size=CLASSES).astype(float)
+SCORES = FEATURES @ WEIGHTS.T
+LABELS = RNG.integers(0, CLASSES, size=ROWS)
+SOFT = RNG.integers(0, 4, size=(ROWS, CLASSES)) / 4
+MASK = RNG.random((ROWS, CLASSES)) < 0.8
+COTANGENTS = RNG.standard_normal(ROWS)
+
+OPTIONS = {
+    "": {},
+    "bias": {"bias": BIAS},
+    "mask": {"where": MASK},
+    "classes left out": {"where": MASK[0]},
+    "rows left out": {"where": MASK[:, :1]},
+    "smoothing": {"label_smoothing": 0.25, "where": MASK},
+}
+every_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+every_label = pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["numbers", "soft"])
+
+# One row at a time; two tiles that overlap; all rows at once.
+TILES = {"one row": 1, "some rows": 8 * 4 * CLASSES * 5, "all rows": None}
+every_tiling = pytest.mark.parametrize("tile_bytes", TILES.values(), ids=TILES)
+
+
+def on(backend, a, dtype):
+    """The array in the library; numbers that are not floating keep their dtype."""
+    return backend.asarray(a, dtype if a.dtype.kind == "f" else a.dtype.name)
+
+
+def formed(scores, labels, *, bias=None, **options):
+    """The loss of scores that are formed."""
+    return sm.cross_entropy(scores if bias is None else scores + bias, labels, **options)
+
+
+# The value ------------------------------------------------------------------------------------------------------------
+
+
+@every_tiling
+@every_label
+@every_option
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_value_is_that_of_the_scores(backend, dtype, options, labels, tile_bytes):
+    options = {
+        name: a if isinstance(a, float) else on(backend, a, dtype) for name, a in options.items()
+    }
+    scores, features, weights, labels = (
+        on(backend, a, dtype) for a in (SCORES, FEATURES, WEIGHTS, labels)
+    )
+    expected = backend.to_numpy(backend.run(formed, scores, labels, **options))
+    actual = backend.to_numpy(
+        backend.run(
+            partial(sm.linear_cross_entropy, tile_bytes=tile_bytes),
+            features,
+            weights,
+            labels,
+            **options,
+        )
+    )
+    assert expected.dtype == actual.dtype
+    # Each is within the budget of the exact value.
+    close = 2 * budget("cross_entropy", dtype) * np.spacing(np.abs(expected))
+    assert (
+        np.isinf(expected)
+        | (
+            np.abs(
+                np.subtract(
+                    actual, expected, where=np.isfinite(expected), out=np.zeros_like(expected)
+                )
+            )
+            <= close
+        )
+    ).all()
+    assert np.array_equal(np.isinf(expected), np.isinf(actual))
+
+
+def test_the_tiling_changes_no_bit_on_numpy():
+    losses = [
+        sm.linear_cross_entropy(FEATURES, WEIGHTS, LABELS, tile_bytes=b) for b in TILES.values()
+    ]
+    assert all(np.array_equal(losses[0], loss) for loss in losses)
+
+
+def test_examples_may_have_any_axes(backend):
+    features, weights = backend.asarray(FEATURES[:12]), backend.asarray(WEIGHTS)
+    labels, where = backend.asarray(LABELS[:12], None), backend.asarray(MASK[:12], None)
+    flat = backend.run(sm.linear_cross_entropy, features, weights, labels, where=where)
+    xp = backend.xp
+    shaped = backend.run(
+        sm.linear_cross_entropy,
+        xp.reshape(features, (3, 4, H)),
+        weights,
+        xp.reshape(labels, (3, 4)),
+        where=xp.reshape(where, (3, 4, CLASSES)),
+    )
+    assert np.array_equal(np.reshape(backend.to_numpy(flat), (3, 4)), backend.to_numpy(shaped))
+    one = backend.run(
+        sm.linear_cross_entropy, features[0, :], weights, labels[0], where=where[0, :]
+    )
+    assert float(one) == pytest.approx(float(backend.to_numpy(flat)[0]), rel=1e-15)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_narrow_operands_are_accumulated_in_single_precision_and_rounded_once(backend, dtype):
+    if not backend.has(dtype):
+        pytest.skip(f"{backend.name} has no {dtype}")
+    features, weights = backend.asarray(FEATURES, dtype), backend.asarray(WEIGHTS, dtype)
+    labels = backend.asarray(LABELS, None)
+    actual = backend.run(sm.linear_cross_entropy, features, weights, labels)
+    single = backend.run(formed, backend.asarray(SCORES, "float32"), labels)
+    assert str(actual.dtype).endswith(dtype)
+    expected = np.asarray(backend.to_numpy(single)).astype(actual.dtype)
+    assert np.array_equal(expected, backend.to_numpy(actual))
+
+
+def test_a_bias_in_single_precision_gives_a_loss_in_single_precision(jax):
+    features, weights = (jax.numpy.asarray(a, "bfloat16") for a in (FEATURES, WEIGHTS))
+    bias = jax.numpy.zeros(CLASSES, "float32")
+    loss = sm.linear_cross_entropy(features, weights, LABELS.tolist(), bias=bias)
+    assert loss.dtype == "float32"
+
+
+# Special values -------------------------------------------------------------------------------------------------------
+
+
+def test_a_confident_example_has_a_small_loss_and_not_none(backend):
+    features = backend.asarray([[20, 0]], "float32")
+    weights = backend.asarray([[1, 0], [0, 1], [0, 0]], "float32")
+    labels = backend.asarray([0], "int64")
+    loss = backend.run(sm.linear_cross_entropy, features, weights, labels)
+    assert f"{float(backend.to_numpy(loss)[0]):.3g}" == "4.12e-09"
+    if backend.autodiff:
+        gradient = backend.autodiff.grad(
+            lambda f: sm.linear_cross_entropy(f, weights, labels).sum()
+        )
+        assert f"{float(backend.run(gradient, features)[0, 0]):.3g}" == "-4.12e-09"
+
+
+def test_no_rows_and_one_class(backend):
+    weights = backend.asarray(WEIGHTS)
+    none = backend.run(
+        sm.linear_cross_entropy,
+        backend.asarray(np.zeros((0, H))),
+        weights,
+        backend.asarray([], "int64"),
+    )
+    assert tuple(none.shape) == (0,)
+    labels = backend.asarray(np.zeros(ROWS), "int64")
+    one = backend.run(sm.linear_cross_entropy, backend.asarray(FEATURES), weights[:1, :], labels)
+    assert backend.to_numpy(one).tolist() == [0] * ROWS
+
+
+def test_no_rows_have_gradients_of_0(jax):
+    jnp = jax.numpy
+    features, weights = jnp.zeros((0, H)), jnp.asarray(WEIGHTS)
+    gradient = jax.grad(
+        lambda *a: sm.linear_cross_entropy(*a, jnp.zeros(0, int)).sum(), argnums=(0, 1)
+    )
+    by_features, by_weights = gradient(features, weights)
+    assert by_features.shape == (0, H)
+    assert not by_weights.any()
+
+
+def test_a_row_left_out_counts_for_nothing_whatever_stands_there(jax):
+    jnp = jax.numpy
+    valid = np.arange(ROWS) % 3 != 0
+    bad = np.where(valid[:, None], FEATURES, np.nan)
+    labels = np.where(valid, LABELS, -100)
+
+    def loss(features, weights, labels, where=None):
+        return sm.linear_cross_entropy(
+            features, weights, labels, where=where, tile_bytes=1000
+        ).sum()
+
+    f = jax.grad(loss, argnums=(0, 1))
+    actual = f(
+        jnp.asarray(bad), jnp.asarray(WEIGHTS), jnp.asarray(labels), jnp.asarray(valid[:, None])
+    )
+    expected = f(*map(jnp.asarray, (FEATURES[valid], WEIGHTS, LABELS[valid])))
+    assert not actual[0][~valid].any()
+    np.testing.assert_allclose(actual[0][valid], expected[0], rtol=1e-13)
+    np.testing.assert_allclose(actual[1], expected[1], rtol=1e-13, atol=1e-15)
+
+
+def test_a_label_out_of_range_is_an_error_or_nan_in_its_own_row(backend):
+    features, weights = backend.asarray(FEATURES[:2]), backend.asarray(WEIGHTS)
+    labels = backend.asarray([1, CLASSES], "int64")
+    if not backend.traced:
+        with pytest.raises(ValueError, match=f"labels must lie in 0 to {CLASSES - 1}"):
+            backend.run(sm.linear_cross_entropy, features, weights, labels)
+        return
+    loss = backend.to_numpy(backend.run(sm.linear_cross_entropy, features, weights, labels))
+    assert np.isnan(loss).tolist() == [False, True]
+
+
+def test_a_traced_label_out_of_range_makes_the_gradient_of_its_row_nan(jax):
+    features, weights = jax.numpy.asarray(FEATURES[:2]), jax.numpy.asarray(WEIGHTS)
+    f = jax.jit(jax.grad(lambda f, labels: sm.linear_cross_entropy(f, weights, labels).sum()))
+    gradient = f(features, jax.numpy.asarray([1, -1]))
+    assert np.isnan(gradient).tolist() == [[False] * H, [True] * H]
+
+
+def test_a_label_on_a_masked_class_is_infinitely_far_with_a_finite_gradient(jax):
+    features, weights = jax.numpy.asarray(FEATURES[:1]), jax.numpy.asarray(WEIGHTS)
+    where = np.arange(CLASSES) != 5
+    f = jax.value_and_grad(lambda f: sm.linear_cross_entropy(f, weights, [5], where=where).sum())
+    loss, gradient = f(features)
+    assert loss == np.inf
+    expected = sm.softmax(SCORES[0], where=where) @ WEIGHTS
+    np.testing.assert_allclose(gradient[0], expected, rtol=1e-13)
+
+
+# Derivatives ----------------------------------------------------------------------------------------------------------
+
+ARRAYS = (FEATURES / 3, WEIGHTS / 3, BIAS / 3, SOFT)
+DIRECTIONS = tuple(RNG.standard_normal(a.shape) for a in ARRAYS)
+
+
+def tiled_loss(*arrays, where=None, smoothing=0.0):
+    features, weights, bias, *soft = arrays
+    return sm.linear_cross_entropy(
+        features,
+        weights,
+        *(soft or [LABELS.tolist()]),
+        bias=bias,
+        where=where,
+        label_smoothing=smoothing,
+        tile_bytes=TILES["some rows"],
+    )
+
+
+def formed_loss(*arrays, where=None, smoothing=0.0):
+    features, weights, bias, *soft = arrays
+    scores = features @ weights.T + bias
+    labels = soft or [LABELS.tolist()]
+    return sm.cross_entropy(scores, *labels, where=where, label_smoothing=smoothing)
+
+
+def grad(jax, f, reduce):
+    """The gradient of a reduction of f by all its arguments."""
+    return lambda *a: jax.grad(lambda *a: reduce(f(*a)), argnums=tuple(range(len(a))))(*a)
+
+
+def mean(y):
+    return y.mean()
+
+
+def weighted(y):
+    return y @ COTANGENTS
+
+
+TRANSFORMS = {
+    "gradient of a mean": lambda jax, f, a, v: grad(jax, f, mean)(*a),
+    "gradient of another sum": lambda jax, f, a, v: grad(jax, f, weighted)(*a),
+    "jvp": lambda jax, f, a, v: jax.jvp(f, a, v),
+    "linearize": lambda jax, f, a, v: jax.linearize(f, *a)[1](*v),
+    "forward over reverse": lambda jax, f, a, v: jax.jvp(grad(jax, f, mean), a, v)[1],
+    "forward over reverse, another sum": lambda jax, f, a, v: jax.jvp(grad(jax, f, weighted), a, v)[
+        1
+    ],
+    "reverse over reverse": lambda jax, f, a, v: jax.vjp(grad(jax, f, mean), *a)[1](v),
+    "reverse over forward": lambda jax, f, a, v: grad(
+        jax, lambda *a: jax.jvp(f, a, v)[1], weighted
+    )(*a),
+    "checkpoint": lambda jax, f, a, v: grad(jax, jax.checkpoint(f), mean)(*a),
+    "vmap of gradients": lambda jax, f, a, v: jax.vmap(grad(jax, f, mean))(
+        *(jax.numpy.stack([b, b / 2]) for b in a)
+    ),
+    "vmap over features": lambda jax, f, a, v: jax.vmap(
+        grad(jax, f, weighted), in_axes=(0, *[None] * (len(a) - 1))
+    )(jax.numpy.stack([a[0], a[0] / 2]), *a[1:]),
+    "a Jacobian for each example": lambda jax, f, a, v: jax.jacrev(f, argnums=1)(*a),
+}
+
+
+SOFT_TOO = ("gradient of a mean", "jvp", "forward over reverse", "vmap of gradients")
+
+
+@pytest.mark.parametrize(
+    ("transform", "soft"),
+    [
+        pytest.param(transform, soft, id=f"{name}, soft labels" if soft else name)
+        for name, transform in TRANSFORMS.items()
+        for soft in (False, True)
+        if not soft or name in SOFT_TOO
+    ],
+)
+def test_every_derivative_is_that_of_the_scores(jax, transform, soft):
+    n = 4 if soft else 3
+    arrays, directions = (tuple(map(jax.numpy.asarray, a[:n])) for a in (ARRAYS, DIRECTIONS))
+    options = {"where": jax.numpy.asarray(MASK[:, :1]), "smoothing": 0.25}
+
+    def of(f):  # compiled as a whole, which is faster than piece by piece
+        f = partial(f, **options)
+        return jax.jit(lambda a, v: transform(jax, f, a, v))(arrays, directions)
+
+    expected, actual = of(formed_loss), of(tiled_loss)
+    for e, a in zip(jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True):
+        # Sums of up to n products of numbers of size 1, in double precision.
+        assert e.shape == a.shape
+        np.testing.assert_allclose(a, e, rtol=1e-12, atol=CLASSES * ROWS * 2.0**-52)
+
+
+@pytest.mark.parametrize("argnums", [0, 1, 2, (0, 2)])
+def test_any_of_the_operands_may_be_constant(jax, argnums):
+    arrays = tuple(map(jax.numpy.asarray, ARRAYS[:3]))
+    expected, actual = (
+        jax.tree.leaves(jax.grad(lambda *a, f=f: f(*a).mean(), argnums)(*arrays))
+        for f in (formed_loss, tiled_loss)
+    )
+    for e, a in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-15)
+
+
+def test_nobody_sees_in_the_value_that_it_is_differentiated(jax):
+    rng = np.random.default_rng(1)
+    features, weights = (
+        jax.numpy.asarray(rng.standard_normal(shape), "float32") for shape in ((50, 20), (300, 20))
+    )
+    labels = jax.numpy.asarray(rng.integers(0, 300, 50))
+
+    def f(features, weights):
+        return sm.linear_cross_entropy(features, weights, labels, tile_bytes=100_000)
+
+    y = f(features, weights)
+    assert np.array_equal(y, jax.vjp(f, features, weights)[0])
+    assert np.array_equal(y, jax.jvp(f, (features, weights), (features, weights))[0])
+    assert np.array_equal(y, jax.jit(lambda *a: jax.vjp(f, *a)[0])(features, weights))
+
+
+def test_gradients_in_bfloat16_come_from_exact_products_and_two_roundings(jax):
+    jnp = jax.numpy
+    arrays = [jnp.asarray(a, "bfloat16") for a in (FEATURES, WEIGHTS)]
+
+    def loss(features, weights):
+        zero = jnp.zeros(CLASSES, "float32")
+        return sm.linear_cross_entropy(features, weights, LABELS.tolist(), bias=zero).sum()
+
+    by_features, by_weights = jax.grad(loss, (0, 1))(*arrays)
+    assert by_features.dtype == by_weights.dtype == "bfloat16"
+    g = sm.softmax(SCORES) - np.eye(CLASSES)[LABELS]
+    u = 2.0**-8  # p - q is rounded before the product, and the product at the end
+    for actual, a, b in ((by_features, g, WEIGHTS), (by_weights, g.T, FEATURES)):
+        bound = 1.01 * u * (np.abs(a) @ np.abs(b) + np.abs(a @ b))
+        assert (np.abs(np.asarray(actual, float) - a @ b) <= bound).all()
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def temporaries(jax, n, classes, h=64, tile_bytes=1 << 20):
+    """The bytes of temporaries of value and gradient, as XLA counts them."""
+    jnp = jax.numpy
+    shapes = (n, h), (classes, h)
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    labels = jax.ShapeDtypeStruct((n,), jnp.int32)
+
+    def loss(features, weights, labels):
+        return sm.linear_cross_entropy(features, weights, labels, tile_bytes=tile_bytes).mean()
+
+    compiled = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*arrays, labels).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_temporaries_stay_within_the_budget_however_many_rows_and_classes(jax):
+    budget = 1 << 20
+    sizes = {"": (512, 1000), "classes": (512, 8000), "rows": (4096, 1000), "odd": (517, 8003)}
+    used = {name: temporaries(jax, *size, tile_bytes=budget) for name, size in sizes.items()}
+    # Beside the tiles there is what has one number for each row or class.
+    assert {
+        name: size <= budget + 16 * sum(sizes[name]) for name, size in used.items()
+    } == dict.fromkeys(sizes, True)
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+GOOD = {"features": FEATURES, "weights": WEIGHTS, "labels": LABELS}
+BAD = {
+    "features a number": ({"features": 1.0}, ValueError, "features must have shape"),
+    "features complex": ({"features": FEATURES * 1j}, TypeError, "features must be real"),
+    "features a string": ({"features": "abc"}, TypeError, "features must be an array"),
+    "weights missing": ({"weights": None}, TypeError, "weights must be an array of shape"),
+    "weights a number": ({"weights": 2.0}, TypeError, "weights must be an array of shape"),
+    "weights of another width": (
+        {"weights": WEIGHTS[:, :2]},
+        ValueError,
+        r"weights must have shape \(n, 3\)",
+    ),
+    "weights of one axis": ({"weights": WEIGHTS[0]}, ValueError, "weights must have shape"),
+    "weights complex": ({"weights": WEIGHTS * 1j}, TypeError, "weights must be real"),
+    "labels missing": ({"labels": None}, TypeError, "labels must be"),
+    "labels boolean": (
+        {"labels": LABELS > 1},
+        TypeError,
+        "labels must be integer or real floating",
+    ),
+    "labels too few": (
+        {"labels": LABELS[1:]},
+        ValueError,
+        r"integer labels must have shape \(13,\)",
+    ),
+    "soft labels too narrow": (
+        {"labels": SOFT[:, 1:]},
+        ValueError,
+        r"floating labels must have shape \(13, 29\)",
+    ),
+    "bias too short": ({"bias": BIAS[1:]}, ValueError, r"bias must have shape \(29,\)"),
+    "bias a number": ({"bias": 1.0}, ValueError, r"bias must have shape \(29,\)"),
+    "bias complex": ({"bias": BIAS * 1j}, TypeError, "bias must be real"),
+    "where not boolean": ({"where": SOFT}, TypeError, "where must be boolean"),
+    "where that does not fit": ({"where": MASK[1:]}, ValueError, "where of shape"),
+    "smoothing above 1": ({"label_smoothing": 1.5}, ValueError, "label_smoothing must lie in"),
+    "smoothing no number": (
+        {"label_smoothing": "x"},
+        TypeError,
+        "label_smoothing must be a number",
+    ),
+    "tile_bytes 0": ({"tile_bytes": 0}, ValueError, "tile_bytes must be at least 1"),
+    "tile_bytes a fraction": ({"tile_bytes": 0.5}, TypeError, "tile_bytes must be an int"),
+}
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD.values(), ids=BAD)
+def test_bad_input_names_the_argument(bad, error, message):
+    arguments = GOOD | bad
+    arrays = [arguments.pop(name) for name in GOOD]
+    with pytest.raises(error, match=message):
+        sm.linear_cross_entropy(*arrays, **arguments)
+
+
+def test_arrays_of_two_libraries_do_not_mix(jax):
+    with pytest.raises(TypeError, match="features and weights must be arrays of one library"):
+        sm.linear_cross_entropy(FEATURES, jax.numpy.asarray(WEIGHTS), LABELS)
