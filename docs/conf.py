@@ -19,7 +19,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
 
 # The links into other projects need their indexes from the network, so they are opt-in.
 if os.environ.get("DOCS_ONLINE"):

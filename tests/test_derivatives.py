@@ -222,6 +222,12 @@ def test_no_quotient_by_a_temperature_overflows_in_a_derivative(differentiable):
     assert 0 <= by_temperature(t) <= 7e-38  # 6e-38, or flushed
 
 
+def test_the_derivative_by_a_weight_does_not_underflow_where_the_sum_is_small(jax):
+    x, w = (jax.numpy.asarray(a, "float32") for a in ([0, -95], [1e-12, 1]))
+    found = jax.grad(lambda w: sm.logsumexp(x, weights=w))(w)[1]
+    np.testing.assert_allclose(found, np.exp(-95) / float(w[0]), rtol=1e-6)
+
+
 def test_a_weight_of_0_removes_the_tangent_of_its_entry(backend):
     x, w, v = (backend.asarray(a) for a in ([0, 1, 2], [1, 0, 3], [1, np.nan, 2]))
     plain = sm.jvp(sm.logsumexp, x[::2], v[::2], weights=w[::2])[1]
