@@ -53,7 +53,8 @@ def linear_cross_entropy(
     Returns
     -------
     array, the shape of `features` without its last axis
-        The loss of each example, in nats, in the promoted dtype of the arrays.
+        The loss of each example, in nats, in [0, inf] where no label is negative, in the
+        promoted dtype of the arrays.
 
     Raises
     ------
@@ -72,18 +73,22 @@ def linear_cross_entropy(
 
     Notes
     -----
-    The values are those of `cross_entropy` for the scores ``features @ weights.T + bias``,
-    accumulated in float32 where the operands are narrower. What holds there at special values holds
-    here.
+    The values are those of `cross_entropy` for the scores ``x = features @ weights.T + bias``,
+    accumulated in float32 where the operands are narrower, and as accurate, given these.
 
-    JAX differentiates it by the features, weights, bias and real labels, to any order and in every
-    mode. The gradients of a mean or a sum are computed along with the values, at the cost of three
-    products. Where the examples have different cotangents, and by real labels, two more are needed:
-    so leave examples out by `where`, not by a factor. Elsewhere `softmaxes.vjp`, `softmaxes.jvp` and
-    `softmaxes.hvp` do not take this function.
+    The Jacobian by the features is :math:`(Q p - q)^\top W` with :math:`Q = \sum_i q_i`, the Hessian
+    :math:`Q\, W^\top (\operatorname{diag}(p) - p p^\top) W`. JAX and PyTorch differentiate by the
+    features, weights, bias and real labels, to any order and in every mode. In JAX no derivative
+    keeps the scores; PyTorch's reverse mode keeps them all. In JAX the gradients of a mean or a sum
+    are computed along with the values, at the cost of three products. Where the examples have
+    different cotangents, and by real labels, two more are needed: so leave examples out by `where`,
+    not by a factor. `softmaxes.vjp`, `softmaxes.jvp` and `softmaxes.hvp` do not take this function.
 
-    The gradient by the weights is a sum over the examples; a weight of a masked class must be
-    finite, as it is multiplied by 0.
+    A label on a masked class, or on one with the score -inf, has the loss +inf. Where no class takes
+    part, loss and gradient are 0. A score that is NaN, or several that are +inf, make the loss of
+    their own example NaN. The loss of one example, with features of one axis, is 0-d. The gradient
+    by the weights is a sum over the examples; a weight of a masked class must be finite, as it is
+    multiplied by 0.
 
     References
     ----------
@@ -107,8 +112,8 @@ def linear_cross_entropy(
     In single precision the formula loses the second one, which is small but not 0:
 
     >>> x = (features @ weights.T).astype(np.float32)
-    >>> print(np.log(np.sum(np.exp(x), axis=1)) - x[:, 0])
-    [0.407606 0.      ]
+    >>> print((np.log(np.sum(np.exp(x), axis=1)) - x[:, 0])[1])
+    0.0
     """
     product = checked_product(
         features=features,
