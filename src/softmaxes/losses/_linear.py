@@ -85,8 +85,8 @@ def linear_cross_entropy(
     not by a factor. `softmaxes.vjp`, `softmaxes.jvp` and `softmaxes.hvp` do not take this function.
 
     A label on a masked class, or on one with the score -inf, has the loss +inf. Where no class takes
-    part, loss and gradient are 0. A score that is NaN, or several that are +inf, make the loss of
-    their own example NaN. The loss of one example, with features of one axis, is 0-d. The gradient
+    part, loss and gradient are 0. A score that is NaN makes the loss of its own example NaN, and so
+    does a label on one of several that are +inf. The loss of one example is 0-d. The gradient
     by the weights is a sum over the examples; a weight of a masked class must be finite, as it is
     multiplied by 0.
 
