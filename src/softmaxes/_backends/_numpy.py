@@ -17,12 +17,13 @@ import numpy as np
 
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped, quiet
 from softmaxes._backends import _ordinary
-from softmaxes._backends._ordinary import FORMULAS, Formula
+from softmaxes._backends._ordinary import FORMULAS
 from softmaxes._backends._threads import each
 
 __all__ = ["by_rows"]
 
-TILE = 1 << 16  # entries; of other than ordinary rows about ten temporaries of a tile live at a time
+TILE = 1 << 17  # entries; of rows of any kind about ten temporaries of a tile live at a time
+TILES = 2  # that a thread does one after the other, in the same memory
 
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
@@ -37,9 +38,10 @@ def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     step = max(1, TILE // max(n, 1))
     tiles = [slice(i, i + step) for i in range(0, max(rows, 1), step)]
     with quiet(np):
-        if f in FORMULAS and rows * n and _has_no_options(*arguments):
+        if f in FORMULAS and rows * n and _is_plain(*arguments):
             out = _empty(moved[0].x, matrices[0].x, call, reduces=FORMULAS[f].reduces)
-            each(partial(_short_rows, f, call, matrices[0], out), tiles)
+            parts = [tiles[i : i + TILES] for i in range(0, len(tiles), TILES)]
+            each(partial(_plain, f, call, matrices[0], out), parts)
         else:
             first = _general(f, call, matrices, tiles[0])
             out = np.empty((rows, first.shape[-1]), call.dtype)
@@ -81,7 +83,7 @@ def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: 
 # Rows of scores without options, most of them ordinary --------------------------------------------
 
 
-def _has_no_options(arrays: Any, *others: Any) -> bool:
+def _is_plain(arrays: Any, *others: Any) -> bool:
     return not others and all(a is None for a in arrays[2:])  # after the scores and their mask
 
 
@@ -93,14 +95,22 @@ def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
     return np.empty_like(alike, call.dtype).reshape(matrix.shape)
 
 
-def _short_rows(
-    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, rows: slice
+def _plain(
+    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, tiles: list[slice]
+) -> None:
+    memory = np.empty((3, *arrays.x[tiles[0]].shape), call.working)
+    for rows in tiles:
+        _plain_tile(f, call, arrays, out, rows, memory[:, : len(out[rows])])
+
+
+def _plain_tile(
+    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, rows: slice, memory: Array
 ) -> None:
     x = _scores(call, arrays, rows)
-    maximum = np.maximum.reduce(x, -1, keepdims=True)
-    terms = _ordinary.terms(x, maximum, _scratch(x, out[rows]))
-    excess = _ordinary.excess(x, terms)
-    y = FORMULAS[f].of(x, terms, maximum, excess)
+    top = _ordinary.top(x)
+    maximum = x.reshape(-1)[top][:, None]
+    terms = _ordinary.terms(x, maximum, *_work(out[rows], memory))
+    y = FORMULAS[f].of(x, terms, maximum, _ordinary.excess(terms, top))
     if not np.may_share_memory(y, out):
         out[rows] = y
     is_ordinary = np.isfinite(maximum[:, 0])
@@ -113,7 +123,8 @@ def _scores(call: Call, arrays: Arrays, rows: slice) -> Array:
     return x if arrays.where is None else _ordinary.kept(x, _tile(arrays.where, call, rows))
 
 
-def _scratch(x: Array, y: Array) -> Array:
-    """Return an array like x: that of the results, where they can be worked out in it."""
-    fits = y.shape == x.shape and y.dtype == x.dtype and y.flags.c_contiguous
-    return y if fits else np.empty_like(x)
+def _work(y: Array, memory: Array) -> list[Array]:
+    """Return three arrays to work in, the first of which is the result if it is like the others."""
+    place, *spare = memory
+    fits = y.shape == place.shape and y.dtype == place.dtype and y.flags.c_contiguous
+    return [y if fits else place, *spare]

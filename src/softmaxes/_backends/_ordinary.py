@@ -16,7 +16,7 @@ import numpy as np
 from softmaxes import _primals
 from softmaxes._arrays import Array
 
-__all__ = ["FORMULAS", "Formula", "excess", "kept", "terms"]
+__all__ = ["FORMULAS", "Formula", "excess", "kept", "terms", "top"]
 
 
 class Formula(NamedTuple):
@@ -33,34 +33,40 @@ def kept(x: Array, where: Array) -> Array:
     return np.fmin(x, bound)
 
 
-def terms(x: Array, maximum: Array, out: Array) -> Array:
+def top(x: Array) -> Array:
+    """Return where the first maximum of each row is, or its first NaN, in x with one axis."""
+    return x.argmax(-1) + np.arange(0, x.size, x.shape[-1])
+
+
+def terms(x: Array, maximum: Array, out: Array, error: Array, part: Array) -> Array:
     """Write the terms to out. NaN stands for 0 where x - M is -inf."""
-    z, error = np.subtract(x, maximum, out=out), _error(x, maximum, out)
+    z = np.subtract(x, maximum, out=out)
+    _error(x, maximum, out, error, part)
     np.exp(z, out=z)
     error *= z  # a term, not a factor: the error may exceed 1 where exp(z) is 0
     return np.add(z, error, out=z)
 
 
-def _error(x: Array, maximum: Array, z: Array) -> Array:
+def _error(x: Array, maximum: Array, z: Array, error: Array, part: Array) -> Array:
     """Return the rounding error of z = x - M, by Knuth's TwoSum, or Dekker's where |x| >= |M|."""
     if (maximum <= 0.0).all():
-        error = np.subtract(x, z)
+        np.subtract(x, z, out=error)
         return np.subtract(error, maximum, out=error)
-    part = np.subtract(z, x)
-    error = np.subtract(z, part)
+    np.subtract(z, x, out=part)
+    np.subtract(z, part, out=error)
     np.subtract(x, error, out=error)
     part += maximum
     return np.subtract(error, part, out=error)
 
 
-def excess(x: Array, terms: Array) -> Array:
-    """Return S - 1, and have the terms free of NaN."""
-    rows, top = np.arange(len(x)), x.argmax(-1)
-    terms[rows, top] = 0.0
+def excess(terms: Array, top: Array) -> Array:
+    """Return S - 1, and have the terms free of NaN; top is where the first maxima are."""
+    flat = terms.reshape(-1)
+    flat[top] = 0.0
     total = np.add.reduce(terms, -1, keepdims=True)
     if np.isnan(total).any():
         total = np.add.reduce(np.fmax(terms, 0.0, out=terms), -1, keepdims=True)
-    terms[rows, top] = 1.0
+    flat[top] = 1.0
     return total
 
 
