@@ -98,9 +98,10 @@ def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
 def _plain(
     f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, tiles: list[slice]
 ) -> None:
-    memory = np.empty((3, *arrays.x[tiles[0]].shape), call.working)
-    for rows in tiles:
-        _plain_tile(f, call, arrays, out, rows, memory[:, : len(out[rows])])
+    rows, n = arrays.x[tiles[0]].shape
+    memory = np.empty((2, rows, min(n, TILE)), call.working)
+    for tile in tiles:
+        _plain_tile(f, call, arrays, out, tile, memory[:, : len(out[tile])])
 
 
 def _plain_tile(
@@ -109,7 +110,11 @@ def _plain_tile(
     x = _scores(call, arrays, rows)
     top = _ordinary.top(x)
     maximum = x.reshape(-1)[top][:, None]
-    terms = _ordinary.terms(x, maximum, *_work(out[rows], memory))
+    terms = _place(x, out[rows])
+    for i in range(0, x.shape[-1], TILE):  # more than once for a long row alone
+        part = slice(i, i + TILE)
+        spare = memory[:, :, : x[:, part].shape[-1]]
+        _ordinary.terms(x[:, part], maximum, terms[:, part], *spare)
     y = FORMULAS[f].of(x, terms, maximum, _ordinary.excess(terms, top))
     if not np.may_share_memory(y, out):
         out[rows] = y
@@ -123,8 +128,7 @@ def _scores(call: Call, arrays: Arrays, rows: slice) -> Array:
     return x if arrays.where is None else _ordinary.kept(x, _tile(arrays.where, call, rows))
 
 
-def _work(y: Array, memory: Array) -> list[Array]:
-    """Return three arrays to work in, the first of which is the result if it is like the others."""
-    place, *spare = memory
-    fits = y.shape == place.shape and y.dtype == place.dtype and y.flags.c_contiguous
-    return [y if fits else place, *spare]
+def _place(x: Array, y: Array) -> Array:
+    """Return an array like x to work in, which is the result where that is one."""
+    fits = y.shape == x.shape and y.dtype == x.dtype and y.flags.c_contiguous
+    return y if fits else np.empty_like(x)

@@ -38,25 +38,26 @@ def top(x: Array) -> Array:
     return x.argmax(-1) + np.arange(0, x.size, x.shape[-1])
 
 
-def terms(x: Array, maximum: Array, out: Array, error: Array, part: Array) -> Array:
+def terms(x: Array, maximum: Array, out: Array, error: Array, part: Array) -> None:
     """Write the terms to out. NaN stands for 0 where x - M is -inf."""
     z = np.subtract(x, maximum, out=out)
     _error(x, maximum, out, error, part)
     np.exp(z, out=z)
     error *= z  # a term, not a factor: the error may exceed 1 where exp(z) is 0
-    return np.add(z, error, out=z)
+    z += error
 
 
-def _error(x: Array, maximum: Array, z: Array, error: Array, part: Array) -> Array:
-    """Return the rounding error of z = x - M, by Knuth's TwoSum, or Dekker's where |x| >= |M|."""
+def _error(x: Array, maximum: Array, z: Array, error: Array, part: Array) -> None:
+    """Write the error of z = x - M to `error`, by Knuth's TwoSum, or Dekker's where |x| >= |M|."""
     if (maximum <= 0.0).all():
         np.subtract(x, z, out=error)
-        return np.subtract(error, maximum, out=error)
+        error -= maximum
+        return
     np.subtract(z, x, out=part)
     np.subtract(z, part, out=error)
     np.subtract(x, error, out=error)
     part += maximum
-    return np.subtract(error, part, out=error)
+    error -= part
 
 
 def excess(terms: Array, top: Array) -> Array:
