@@ -29,7 +29,7 @@ LEVELS = (
 
 # Who may say `import` for a library; the command line is a user of the package and has its own file for JAX.
 SEAM = {
-    "numpy": {"_backends/_numpy.py"},
+    "numpy": {"_backends/_numpy.py", "_backends/_ordinary.py"},
     "jax": {
         "_backends/_jax.py",
         "_backends/_jax_products.py",

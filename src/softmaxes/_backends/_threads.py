@@ -1,0 +1,45 @@
+"""Threads over the parts of a large array: NumPy computes outside the lock of the interpreter."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+__all__ = ["each"]
+
+FEW = 3  # parts, below which threads cost more to start than they save
+
+
+def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
+    """Return the work done on each of the parts, in their order."""
+    if len(parts) < FEW or (workers := _allowed()) < 2:
+        return [work(part) for part in parts]
+    from concurrent.futures import ThreadPoolExecutor
+
+    # Started for this call and gone with it: nothing is left for a fork to copy.
+    with ThreadPoolExecutor(workers) as pool:
+        running = [pool.submit(copy_context().run, work, part) for part in parts]
+        return [one.result() for one in running]
+
+
+def _allowed() -> int:
+    """Return the number of threads to use: one where others already share the work."""
+    from multiprocessing import parent_process
+
+    if threading.current_thread() is not threading.main_thread() or parent_process() is not None:
+        return 1
+    own = os.environ.get("SOFTMAXES_NUM_THREADS")
+    if own is not None and not (own.isdecimal() and int(own) > 0):
+        raise ValueError(f"SOFTMAXES_NUM_THREADS must be a positive integer, got {own!r}")
+    of_all = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(own or (of_all if of_all.isdecimal() else 0)) or _processors()
+
+
+def _processors() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
