@@ -90,6 +90,8 @@ def _in_chunks(a):
     """Return an array of Dask with three chunks along every axis, the first of them empty."""
     import dask.array as da
 
+    if a.size == 0:  # the reshape of Dask takes these in one chunk only
+        return da.from_array(a)
     return da.from_array(a, chunks=tuple((0, n // 2, n - n // 2) for n in a.shape))
 
 

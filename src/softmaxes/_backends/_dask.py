@@ -44,13 +44,13 @@ OnChunks: TypeAlias = Callable[..., Any]  # of the call in the library of the ch
 
 def apply(rule: Rule, call: Call) -> Array:
     """Return the rule's function of the call's arrays."""
+    arrays = mapped(_without_empty_chunks, call.arrays)
     formula = getattr(_states, rule.primal.__name__, None)
-    plain = all(a is None for a in call.arrays[2:]) and 0 not in call.shape
-    if formula is None or not plain or _are_whole(call, call.arrays):
-        return evaluate(rule.primal, call, call.arrays)
+    has_options = any(a is not None for a in arrays[2:])  # beside x and where
+    if formula is None or has_options or _are_whole(call, arrays):
+        return evaluate(rule.primal, call, arrays)
     of = partial(_backends.evaluate, partial(_read, formula))
-    scores = None if rule.reduces else call.arrays
-    return _by_chunks(of, rule.reduces, call, scores, _state(call))
+    return _by_chunks(of, rule.reduces, call, None if rule.reduces else arrays, _state(call, arrays))
 
 
 def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
@@ -96,14 +96,14 @@ def _are_whole(call: Call, arguments: Any) -> bool:
 
 
 def _without_empty_chunks(a: Array) -> Array:
-    # The maximum of Dask over an empty chunk has a wrong shape.
+    # Dask broadcasts an axis of length 1, and reduces an empty chunk, as if there were one chunk.
     filled = tuple(tuple(n for n in lengths if n != 0) or (0,) for lengths in a.chunks)
     return a if filled == a.chunks else a.rechunk(filled)
 
 
-def _state(call: Call) -> Array:
+def _state(call: Call, arrays: Arrays) -> Array:
     """Return the state of the slices: an array of Dask with a tuple of arrays for a chunk."""
-    states = _by_chunks(_piece, True, call, call.arrays)
+    states = _by_chunks(_piece, True, call, arrays)
     return da.reduction(
         states,
         lambda state, axis, keepdims: state,
