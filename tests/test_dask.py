@@ -219,7 +219,7 @@ def test_no_chunk_is_ever_made_larger(f, options):
     x = lazy(np.tile(X, 4), (2, 4))
     options = {name: np.tile(a, 4) if np.ndim(a) == 2 else a for name, a in options.items()}
     options = {name: a for name, a in options.items() if np.shape(a) != (8,)}
-    assert largest(f(x, -1, **with_lazy(options, (2, 4)))) == 8
+    assert largest(f(x, -1, **with_lazy(options, (2, 4)))) <= 8
 
 
 @every_function
@@ -230,7 +230,7 @@ def test_slices_in_chunks_meet_at_one_barrier(function):
 
 
 def test_the_states_are_merged_in_a_tree():
-    x = da.ones((1, 64), chunks=(1, 1))
+    x = da.zeros((1, 64), chunks=(1, 1))
     with dask.config.set(split_every=2):
         y = sm.logsumexp(x, -1)
     partial_merges = sum(name.startswith("_merged-partial") for name in y.dask.layers)

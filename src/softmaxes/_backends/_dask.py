@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from functools import partial, reduce
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import dask.array as da
+from array_api_compat.dask import array as xp
 from dask._task_spec import Task
 from dask.array.utils import meta_from_array
 from dask.blockwise import Blockwise
@@ -34,7 +36,7 @@ from softmaxes._arrays import (
     namespace_of,
     quiet,
 )
-from softmaxes._primals import _support, excess, maximum
+from softmaxes._primals import _maximum, _support, excess, maximum
 from softmaxes._rules import Rule
 
 __all__ = ["apply", "evaluate", "silenced"]
@@ -50,14 +52,17 @@ def apply(rule: Rule, call: Call) -> Array:
     if formula is None or has_options or _are_whole(call, arrays):
         return evaluate(rule.primal, call, arrays)
     of = partial(_backends.evaluate, partial(_read, formula))
-    return _by_chunks(of, rule.reduces, call, None if rule.reduces else arrays, _state(call, arrays))
+    return _by_chunks(
+        of, rule.reduces, call, None if rule.reduces else arrays, _state(call, arrays)
+    )
 
 
 def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), computed in the working precision."""
     arguments = mapped(_without_empty_chunks, arguments)
     if not _are_whole(call, arguments):
-        return silenced(_backends.by_the_standard(f, call, *arguments), arguments)
+        y = _backends.by_the_standard(f, call._replace(xp=XP), *arguments)
+        return silenced(y, arguments)
     of = partial(_backends.evaluate, f)
     return _by_chunks(of, _reduces(of, call, arguments), call, *arguments)
 
@@ -96,9 +101,24 @@ def _are_whole(call: Call, arguments: Any) -> bool:
 
 
 def _without_empty_chunks(a: Array) -> Array:
-    # Dask broadcasts an axis of length 1, and reduces an empty chunk, as if there were one chunk.
-    filled = tuple(tuple(n for n in lengths if n != 0) or (0,) for lengths in a.chunks)
-    return a if filled == a.chunks else a.rechunk(filled)
+    # Dask broadcasts any axis of length 1, and takes it to be one chunk.
+    for axis, lengths in enumerate(a.chunks):
+        filled = [i for i, n in enumerate(lengths) if n != 0] or [0]
+        if len(filled) < len(lengths):
+            a = a.blocks[(*(slice(None),) * axis, filled)]
+    return a
+
+
+def _max(a: Array, *, axis: Axes, keepdims: bool) -> Array:
+    """Return the maximum, also of chunks that turn out to be empty, which that of Dask refuses."""
+
+    def largest(chunk: Array, axis: Axes, keepdims: bool) -> Array:
+        return _maximum(chunk, axis=axis, xp=namespace_of(chunk))
+
+    return da.reduction(a, largest, largest, axis=axis, keepdims=keepdims, dtype=a.dtype)
+
+
+XP = SimpleNamespace(**vars(xp) | {"max": _max})
 
 
 def _state(call: Call, arrays: Arrays) -> Array:
@@ -158,6 +178,7 @@ def _by_chunks(of: OnChunks, reduces: bool, call: Call, *arguments: Any) -> Arra
         ),
         tuple(range(-widest.ndim, 0)),
         *(part for pair in zip(arrays, axes, strict=True) for part in pair),
+        token="softmaxes",
         adjust_chunks=dict.fromkeys(call.axis, 1) if reduces else None,
         meta=meta_from_array(widest, dtype=call.dtype),
     )
