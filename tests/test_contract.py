@@ -38,10 +38,9 @@ def dtype(backend):
 
 
 @pytest.fixture(autouse=True)
-def silence(request):
+def silence():
     """No operation of NumPy may as much as hint at trouble; warnings are errors anyway."""
-    lazy = "backend" in request.fixturenames and request.getfixturevalue("backend").name == "dask"
-    with np.errstate(all="ignore" if lazy else "raise"):
+    with np.errstate(all="raise"):
         yield
 
 

@@ -51,6 +51,14 @@ PRINTED = {
         "[  -0. -800.]",
         "1.0 -4.248354255291589e-18",
     ],
+    "dask.md": [
+        "(2, 100000) True",
+        "naive      trees 2",
+        "softmax    trees 1",
+        "logsumexp  trees 1",
+        "[0.26894142 0.73105858 0.         0.        ]",
+        "(nan,)",
+    ],
     "derivatives.md": [
         "jax.nn     loss -0, gradient 0",
         "softmaxes  loss 4.1223e-09, gradient -4.1223e-09",
@@ -128,7 +136,7 @@ def reader(monkeypatch):
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("page", PAGES)
 def test_every_example_of_a_page_runs_and_prints_what_is_known(page, capsys):
-    for library in ("jax", "matplotlib", "torch"):
+    for library in ("dask", "jax", "matplotlib", "torch"):
         if f"import {library}" in page.read_text(encoding="utf-8"):
             pytest.importorskip(library, reason=f"{page.name} has examples with {library}")
     namespace = {"__name__": "__main__"}

@@ -27,14 +27,33 @@ References
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import NamedTuple
 
 from softmaxes._arrays import Array, Axes, Namespace
 from softmaxes._primals import _gaps, _sum, _two_sum
 
-__all__ = ["logsumexp", "logsumexp_jvp", "mean", "merge", "piece", "softmax", "softmax_jvp"]
+__all__ = [
+    "State",
+    "log_softmax",
+    "logsumexp",
+    "logsumexp_jvp",
+    "mean",
+    "merge",
+    "piece",
+    "softmax",
+    "softmax_jvp",
+]
 
-State: TypeAlias = Any  # a tuple with the fields maximum, rest, rest_low, mean and mean_low
+
+class State(NamedTuple):
+    """The fields of a state, of which `online.State` tells the meaning."""
+
+    maximum: Array
+    rest: Array
+    rest_low: Array
+    mean: Array = None
+    mean_low: Array = None
+
 
 GRID = 16.0
 
@@ -101,6 +120,13 @@ def softmax(x: Array, state: State, *, xp: Namespace) -> Array:
     p = xp.where((x == xp.inf) & (total > 1.0), xp.nan, p)  # several +inf: no limit exists
     p = xp.where(state.maximum == -xp.inf, xp.inf, p)  # an entry that the state has not seen
     return xp.where(x == -xp.inf, 0.0, p)
+
+
+def log_softmax(x: Array, state: State, *, xp: Namespace) -> Array:
+    total = _excess(state, xp=xp)
+    z, _ = _gaps(x, state.maximum, None, xp=xp)
+    z = xp.where(x == xp.inf, xp.where(total > 0.0, xp.nan, 0.0), z)  # several +inf: no limit
+    return xp.where(x == -xp.inf, -xp.inf, z - xp.log1p(total))
 
 
 def softmax_jvp(

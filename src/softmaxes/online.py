@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from softmaxes import _rules, _states
 from softmaxes._arrays import (
@@ -23,7 +23,7 @@ from softmaxes._backends import apply, compute, evaluate
 __all__ = ["State", "empty", "expectation", "logsumexp", "merge", "softmax", "update"]
 
 
-class State(NamedTuple):
+class State(_states.State):
     r"""
     Hold what is known of the scores seen so far.
 
@@ -72,11 +72,7 @@ class State(NamedTuple):
     3.0 0.0 None
     """
 
-    maximum: Array
-    rest: Array
-    rest_low: Array
-    mean: Array = None
-    mean_low: Array = None
+    __slots__ = ()
 
 
 def empty(

@@ -6,7 +6,16 @@ was expected.
 """
 
 from softmaxes._arrays._calls import Arrays, Call, checked, checked_like
-from softmaxes._arrays._kinds import Array, Namespace, device, library, quiet, unwrapped
+from softmaxes._arrays._kinds import (
+    Array,
+    Namespace,
+    device,
+    last_name,
+    library,
+    namespace_of,
+    quiet,
+    unwrapped,
+)
 from softmaxes._arrays._pieces import checked_alike, checked_slices, checked_values, zeros
 from softmaxes._arrays._products import Factors, Product, checked_product
 from softmaxes._arrays._shapes import Axes, Axis
@@ -28,9 +37,11 @@ __all__ = [
     "checked_slices",
     "checked_values",
     "device",
+    "last_name",
     "leaves",
     "library",
     "mapped",
+    "namespace_of",
     "quiet",
     "unwrapped",
     "zeros",

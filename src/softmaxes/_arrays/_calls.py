@@ -27,6 +27,7 @@ from softmaxes._arrays._shapes import (
     broadcast_shape,
     fitting,
     reduced_shape,
+    shape_of,
 )
 from softmaxes._arrays._trees import mapped
 
@@ -70,8 +71,12 @@ class Call(NamedTuple):
         return Scores(self.name, self.arrays.x, self.xp)
 
     def shaped(self, a: Array, shape: tuple[int, ...]) -> Array:
-        """Return a result in its shape."""
-        return unwrapped(self.xp.reshape(a, shape), xp=self.xp)
+        """Return a result in its shape, where lengths may not be known."""
+        if None not in shape:
+            a = self.xp.reshape(a, shape)
+        elif a.ndim > len(shape):
+            a = self.xp.squeeze(a, axis=self.axis)
+        return unwrapped(a, xp=self.xp)
 
     def in_working_precision(self, a: Array) -> Array:
         """Return a, unless it is a mask or class numbers, in the dtype to compute in."""
@@ -88,7 +93,7 @@ def checked(*, axis: Any, keepdims: Any = False, **arguments: Any) -> Call:
     """
     (name, x), *others = arguments.items()
     scores = Scores(name, *as_array(name, x))
-    given, xp = tuple(scores.array.shape), scores.xp
+    given, xp = shape_of(scores.array), scores.xp
     options = {option: as_option(option, value, scores) for option, value in others}
     real = {option: a for option, a in options.items() if not _selects(option, a, xp)}
     dtype = result_dtype(xp, **{name: scores.array}, **real)
@@ -98,7 +103,7 @@ def checked(*, axis: Any, keepdims: Any = False, **arguments: Any) -> Call:
         # Before any subtraction, as integers would wrap; a narrow array is kept.
         scores = scores._replace(array=xp.astype(scores.array, working))
     arrays, axes = _aligned(scores, axis, options)
-    shape = tuple(arrays.x.shape)
+    shape = shape_of(arrays.x)
     reduced = reduced_shape(shape, axes, keepdims)
     call = Call(name, arrays, axes, working, dtype, given, shape, reduced, xp)
     return call if axes else _entry_by_entry(call)
@@ -110,7 +115,7 @@ def checked_like(name: str, v: Any, call: Call, shape: tuple[int, ...]) -> Array
     if v is None:
         raise TypeError(f"{name} must be an array of shape {shape}, got None")
     v = as_real(v, call.working, call.scores)
-    if tuple(v.shape) != shape:
+    if shape_of(v) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(v.shape)}")
     return v
 
@@ -137,7 +142,8 @@ def _aligned(scores: Scores, axis: Any, options: dict[str, Array]) -> tuple[Arra
     partners = [option for option in ("weights", "q_logits") if options.get(option) is not None]
     for partner in partners:
         shape = broadcast_shape(partner, options[partner], scores)
-        scores = scores._replace(array=scores.xp.broadcast_to(scores.array, shape))
+        if shape != shape_of(scores.array):
+            scores = scores._replace(array=scores.xp.broadcast_to(scores.array, shape))
     axes = axes_from_the_end(axis, scores)
     if options.get("labels") is not None:
         labels = fitting_labels(options["labels"], options["where"], scores, axes)
@@ -150,7 +156,7 @@ def _aligned(scores: Scores, axis: Any, options: dict[str, Array]) -> tuple[Arra
 
 def _entry_by_entry(call: Call) -> Call:
     """Return the call without axes: every entry is a slice of its own, as is a scalar."""
-    alone = mapped(lambda a: call.xp.reshape(a, (*a.shape, 1)), call.arrays)
+    alone = mapped(lambda a: a[..., None], call.arrays)
     return call._replace(arrays=alone, axis=(-1,))
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "fitting",
     "kept_shape",
     "reduced_shape",
+    "shape_of",
 ]
 
 Axes: TypeAlias = tuple[int, ...]
@@ -44,6 +45,11 @@ def axes_from_the_end(axis: Any, scores: Scores) -> Axes:
     return axes
 
 
+def shape_of(a: Array) -> tuple[Any, ...]:
+    """Return the shape of an array, with None for the lengths that are not known, NaN in Dask."""
+    return tuple(None if isinstance(n, float) else n for n in a.shape)
+
+
 def kept_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
     """Return the shape with the axes of length 1."""
     return tuple(1 if a - len(shape) in axes else n for a, n in enumerate(shape))
@@ -59,7 +65,7 @@ def reduced_shape(shape: tuple[int, ...], axes: Axes, keepdims: Any) -> tuple[in
 
 
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape that all broadcast to; lengths may be symbols of a compiler."""
+    """Return the shape that all broadcast to; lengths may be symbols of a compiler, or None."""
     ndim = max(0, *map(len, shapes))
     padded = ((1,) * (ndim - len(shape)) + shape for shape in shapes)
     return tuple(_common_length(lengths) for lengths in zip(*padded, strict=True))
@@ -75,7 +81,7 @@ def _common_length(lengths: tuple[int, ...]) -> int:
 def broadcast_shape(name: str, a: Array, scores: Scores) -> tuple[int, ...]:
     """Return the common shape of an option and the scores."""
     try:
-        return broadcast_shapes(tuple(a.shape), tuple(scores.array.shape))
+        return broadcast_shapes(shape_of(a), shape_of(scores.array))
     except ValueError:
         raise _misfit(name, a, scores) from None
 
@@ -92,9 +98,9 @@ def fitting(name: str, a: Array, scores: Scores) -> Array:
     """Return the option with as many axes as the scores, once it is known to broadcast to them."""
     if a is None:
         return None
-    if broadcast_shape(name, a, scores) != tuple(scores.array.shape):
+    if broadcast_shape(name, a, scores) != shape_of(scores.array):
         raise _misfit(name, a, scores)
-    return scores.xp.reshape(a, (1,) * (scores.array.ndim - a.ndim) + tuple(a.shape))
+    return a[(*(None,) * (scores.array.ndim - a.ndim), ...)]
 
 
 def _misfit(name: str, a: Array, scores: Scores) -> ValueError:

@@ -2,8 +2,8 @@
 The seam: what one library needs beyond the array API standard.
 
 `apply` evaluates a function with its derivatives attached, `evaluate` any formula alone, and
-`compute` one without a call, entry by entry. A backend knows no function; that of JAX is imported
-when the first of its arrays arrives.
+`compute` one without a call, entry by entry. A backend knows no function; each but that of NumPy is
+imported when the first of its arrays arrives.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from softmaxes._arrays import (
 )
 from softmaxes._rules import Rule
 
-__all__ = ["apply", "apply_to_product", "compute", "evaluate"]
+__all__ = ["apply", "apply_to_product", "by_the_standard", "compute", "evaluate"]
 
 
 def apply(rule: Rule, call: Call) -> Array:
@@ -37,6 +37,10 @@ def apply(rule: Rule, call: Call) -> Array:
         from softmaxes._backends import _torch
 
         return _torch.apply(rule, call)
+    if library(call.xp) == "dask.array":
+        from softmaxes._backends import _dask
+
+        return _dask.apply(rule, call)
     return evaluate(rule.primal, call, call.arrays)
 
 
@@ -46,6 +50,15 @@ def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
         from softmaxes._backends import _numpy
 
         return _numpy.by_rows(f, call, *arguments)
+    if library(call.xp) == "dask.array":
+        from softmaxes._backends import _dask
+
+        return _dask.evaluate(f, call, *arguments)
+    return by_the_standard(f, call, *arguments)
+
+
+def by_the_standard(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
+    """Return f(*arguments) of the arrays as they are, computed in the working precision."""
     with quiet(call.xp):
         y = f(*mapped(call.in_working_precision, arguments), axis=call.axis, xp=call.xp)
         return call.xp.astype(y, call.dtype, copy=False)
@@ -81,5 +94,9 @@ def compute(
         from softmaxes._backends import _torch
 
         return _torch.compute(f, jvp, *arguments)
+    if library(xp) == "dask.array":
+        from softmaxes._backends import _dask
+
+        return mapped(partial(_dask.silenced, arguments=arguments), f(*arguments, xp=xp))
     with quiet(xp):
         return mapped(partial(unwrapped, xp=xp), f(*arguments, xp=xp))

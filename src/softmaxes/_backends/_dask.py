@@ -1,0 +1,202 @@
+"""
+Dask: one task per chunk, and for slices cut into chunks one reduction of the mergeable state.
+
+Where every slice lies in one chunk, any formula is one task, in the library of the chunk. Where not,
+a function that has a formula of the state (see `_states`) reduces the state of the chunks in a tree,
+and is then one more task per chunk. Any other formula is served by the standard, one operation of
+Dask after the other. The only file that says `import dask`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from functools import partial, reduce
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+import dask.array as da
+from array_api_compat.dask import array as xp
+from dask._task_spec import Task
+from dask.array.utils import meta_from_array
+from dask.blockwise import Blockwise
+from dask.core import flatten
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+from softmaxes import _backends, _states
+from softmaxes._arrays import (
+    Array,
+    Arrays,
+    Axes,
+    Call,
+    Namespace,
+    last_name,
+    leaves,
+    mapped,
+    namespace_of,
+    quiet,
+)
+from softmaxes._primals import _maximum, _support, excess, maximum
+from softmaxes._rules import Rule
+
+__all__ = ["apply", "evaluate", "silenced"]
+
+OnChunks: TypeAlias = Callable[..., Any]  # of the call in the library of the chunks, and of these
+
+
+def apply(rule: Rule, call: Call) -> Array:
+    """Return the rule's function of the call's arrays."""
+    arrays = mapped(_without_empty_chunks, call.arrays)
+    formula = getattr(_states, rule.primal.__name__, None)
+    has_options = any(a is not None for a in arrays[2:])  # beside x and where
+    if formula is None or has_options or _are_whole(call, arrays):
+        return evaluate(rule.primal, call, arrays)
+    of = partial(_backends.evaluate, partial(_read, formula))
+    return _by_chunks(
+        of, rule.reduces, call, None if rule.reduces else arrays, _state(call, arrays)
+    )
+
+
+def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
+    """Return f(*arguments), computed in the working precision."""
+    arguments = mapped(_without_empty_chunks, arguments)
+    if not _are_whole(call, arguments):
+        y = _backends.by_the_standard(f, call._replace(xp=XP), *arguments)
+        return silenced(y, arguments)
+    of = partial(_backends.evaluate, f)
+    return _by_chunks(of, _reduces(of, call, arguments), call, *arguments)
+
+
+def silenced(y: Array, arguments: Any) -> Array:
+    """Return y without the warnings of NumPy in the operations between the arguments and it."""
+    before = {name for a in leaves(arguments) for name in a.dask.layers}
+    layers = y.dask.layers.items()
+    layers = {name: a if name in before else _silent_layer(a) for name, a in layers}
+    return da.Array(HighLevelGraph(layers, y.dask.dependencies), y.name, y.chunks, meta=y)
+
+
+def _silent_layer(layer: Any) -> Any:
+    if not isinstance(layer, Blockwise):
+        return MaterializedLayer({key: _silent_task(layer[key]) for key in layer})
+    layer = copy(layer)
+    layer.task = _silent_task(layer.task)
+    return layer
+
+
+def _silent_task(task: Any) -> Any:
+    if isinstance(task, Task):
+        return Task(task.key, partial(_silently, task.func), *task.args, **task.kwargs)
+    is_call = isinstance(task, tuple) and callable(task[0])
+    return (partial(_silently, task[0]), *task[1:]) if is_call else task
+
+
+def _silently(f: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    with quiet(da):
+        return f(*arguments, **options)
+
+
+def _are_whole(call: Call, arguments: Any) -> bool:
+    """Tell whether every slice lies in one chunk."""
+    return all(a.numblocks[axis] == 1 for a in leaves(arguments) for axis in call.axis)
+
+
+def _without_empty_chunks(a: Array) -> Array:
+    # Dask broadcasts any axis of length 1, and takes it to be one chunk.
+    for axis, lengths in enumerate(a.chunks):
+        filled = [i for i, n in enumerate(lengths) if n != 0] or [0]
+        if len(filled) < len(lengths):
+            a = a.blocks[(*(slice(None),) * axis, filled)]
+    return a
+
+
+def _max(a: Array, *, axis: Axes, keepdims: bool) -> Array:
+    """Return the maximum, also of chunks that turn out to be empty, which that of Dask refuses."""
+
+    def largest(chunk: Array, axis: Axes, keepdims: bool) -> Array:
+        return _maximum(chunk, axis=axis, xp=namespace_of(chunk))
+
+    return da.reduction(a, largest, largest, axis=axis, keepdims=keepdims, dtype=a.dtype)
+
+
+XP = SimpleNamespace(**vars(xp) | {"max": _max})
+
+
+def _state(call: Call, arrays: Arrays) -> Array:
+    """Return the state of the slices: an array of Dask with a tuple of arrays for a chunk."""
+    states = _by_chunks(_piece, True, call, arrays)
+    return da.reduction(
+        states,
+        lambda state, axis, keepdims: state,
+        _merged,
+        axis=call.axis,
+        keepdims=True,
+        dtype=call.working,
+        concatenate=False,
+        meta=states._meta,
+    )
+
+
+def _piece(call: Call, arrays: Arrays) -> _states.State:
+    call = call._replace(dtype=call.working)
+    fields = (_backends.evaluate(f, call, arrays) for f in (maximum, excess))
+    return _states.State(*_backends.compute(_states.piece, *fields, None, xp=call.xp))
+
+
+def _merged(states: Any, axis: Axes, keepdims: bool) -> _states.State:
+    states = list(flatten(states))
+    merge = partial(_backends.compute, _states.merge, xp=namespace_of(states[0].maximum))
+    merged: _states.State = reduce(merge, states)
+    return merged
+
+
+def _read(
+    formula: Callable[..., Array],
+    arrays: Arrays | None,
+    state: _states.State,
+    *,
+    axis: Axes,
+    xp: Namespace,
+) -> Array:
+    """Return a formula of the state, and of the scores if there are any."""
+    if arrays is None:
+        return formula(state, xp=xp)
+    x, *_ = _support(arrays, axis=axis, xp=xp)
+    return formula(x, state, xp=xp)
+
+
+def _by_chunks(of: OnChunks, reduces: bool, call: Call, *arguments: Any) -> Array:
+    """Return of(call, *arguments) for all the chunks, with slices of length 1 if it reduces."""
+    arrays = leaves(arguments)
+    widest = max(arrays, key=lambda a: a.ndim)
+    axes = (tuple(range(-a.ndim, 0)) for a in arrays)
+    return da.blockwise(
+        partial(
+            _on_chunks,
+            of,
+            call._replace(arrays=Arrays(None), xp=None),
+            mapped(lambda _: 0, arguments),
+        ),
+        tuple(range(-widest.ndim, 0)),
+        *(part for pair in zip(arrays, axes, strict=True) for part in pair),
+        token="softmaxes",
+        adjust_chunks=dict.fromkeys(call.axis, 1) if reduces else None,
+        meta=meta_from_array(widest, dtype=call.dtype),
+    )
+
+
+def _reduces(of: OnChunks, call: Call, arguments: Any) -> bool:
+    def small(a: Array) -> Array:
+        axes = range(-a.ndim, 0)
+        shape = tuple(2 if i in call.axis and a.shape[i] != 1 else 1 for i in axes)
+        return namespace_of(a._meta).ones(shape, dtype=a.dtype)
+
+    y = _on_chunks(of, call, arguments, *map(small, leaves(arguments)))
+    return all(y.shape[axis] == 1 for axis in call.axis)
+
+
+def _on_chunks(of: OnChunks, call: Call, template: Any, *chunks: Any) -> Any:
+    xp = namespace_of(leaves(chunks)[0])
+    working, dtype = (getattr(xp, last_name(d), d) for d in (call.working, call.dtype))
+    given = iter(chunks)
+    arguments = mapped(lambda _: next(given), template)
+    return of(call._replace(working=working, dtype=dtype, xp=xp), *arguments)

@@ -1,0 +1,250 @@
+"""Dask stays lazy, keeps its chunks, computes in one pass, and in silence."""
+
+import operator
+from functools import partial, reduce
+
+import numpy as np
+import pytest
+from cases import CASES, direction, every_function
+from regimes import REGIMES, regime, seeded
+from ulps import ulp_error
+
+import softmaxes as sm
+from softmaxes import online
+
+dask = pytest.importorskip("dask", reason="dask is not installed")
+da = pytest.importorskip("dask.array", reason="dask is not installed")
+
+INF, NAN = np.inf, np.nan
+X = np.array(
+    [
+        [1.0, -INF, -INF, 3.0, 2.0, 0.5, -4.0, 1000.0],
+        [-INF, -INF, -INF, -INF, -INF, -INF, -INF, -INF],
+        [0.0, 1.0, INF, 2.0, 3.0, 1.0, -INF, 0.0],
+        [INF, 1.0, 2.0, 3.0, INF, 1.0, -INF, 0.0],
+        [1.0, 2.0, 3.0, 4.0, NAN, 1.0, -INF, 5.0],
+        [-3.0, -2.0, -800.0, -1.0, -1.0, -1.0, -1.0, -1.0],
+    ]
+)
+MASK = np.array([[True, True, False, False, True, True, True, False]] * 6)
+POSITIVE = np.linspace(0.5, 2.0, X.size).reshape(X.shape)
+
+# What may stand beside the scores, and the functions that take it.
+NORMALISERS = (sm.softmax, sm.log_softmax)
+CALLS = {
+    "alone": ({}, (*NORMALISERS, sm.logsumexp)),
+    "mask": ({"where": MASK}, (*NORMALISERS, sm.logsumexp)),
+    "a chunk masked": ({"where": np.arange(8) > 2}, (*NORMALISERS, sm.logsumexp)),
+    "temperature": ({"temperature": 0.7}, NORMALISERS),
+    "temperature of each entry": ({"temperature": POSITIVE}, NORMALISERS),
+    "weights": ({"weights": POSITIVE}, (sm.logsumexp,)),
+}
+every_call = pytest.mark.parametrize(
+    ("f", "options"),
+    [
+        pytest.param(f, options, id=f"{f.__name__}, {label}")
+        for label, (options, functions) in CALLS.items()
+        for f in functions
+    ],
+)
+CHUNKS = {
+    "rows": (2, 8),
+    "columns": (6, 3),
+    "both": (2, 3),
+    "empty ones": ((0, 4, 0, 2), (0, 3, 0, 5)),
+}
+every_chunking = pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
+
+
+@pytest.fixture(autouse=True)
+def in_threads():
+    """Compute in threads, where no setting of NumPy made here holds."""
+    with dask.config.set(scheduler="threads", num_workers=2):
+        yield
+
+
+def lazy(a, chunks=(2, 3)):
+    """Return an array of Dask in chunks, of anything but an array the thing itself."""
+    if not isinstance(a, np.ndarray):
+        return a
+    return da.from_array(a, chunks=chunks if a.ndim == 2 else -1)
+
+
+def with_lazy(options, chunks=(2, 3)):
+    return {name: lazy(option, chunks) for name, option in options.items()}
+
+
+def layers(y):
+    """Return what the layers of a graph do, from their names."""
+    return [name.rpartition("-")[0] for name in y.dask.layers]
+
+
+def chunk_tasks(y):
+    """Return the number of tasks, the chunks of the input among them."""
+    return len(y.dask.to_dict())
+
+
+def largest(y):
+    """Return the number of entries of the largest array that is at hand while y is computed."""
+    sizes = []
+
+    def note(key, result, *state):
+        sizes.append(getattr(result, "size", 0))
+
+    with dask.callbacks.Callback(posttask=note):
+        for block in y.to_delayed().ravel():
+            block.compute(scheduler="synchronous", optimize_graph=False)
+    return max(sizes)
+
+
+def refuse(*arguments, **options):
+    raise AssertionError("something was computed while the graph was built")
+
+
+# Values ---------------------------------------------------------------------------------------------------------------
+
+
+@every_call
+@every_chunking
+@pytest.mark.parametrize("axis", [-1, 0, None])
+def test_chunks_change_no_value_and_warn_of_nothing(f, options, chunks, axis):
+    expected = f(X, axis, **options)
+    y = f(lazy(X, chunks), axis, **with_lazy(options, chunks))
+    assert (y.shape, y.dtype, type(y._meta)) == (expected.shape, expected.dtype, np.ndarray)
+    np.testing.assert_array_max_ulp(*map(finite, (y.compute(), expected)), maxulp=6)
+
+
+def finite(a):
+    """Return a with what is not finite as numbers of its own."""
+    return np.nan_to_num(np.asarray(a), nan=1e308, posinf=1e307, neginf=-1e307)
+
+
+@pytest.mark.parametrize("name", REGIMES)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_every_entry_of_a_slice_in_chunks_keeps_its_budget(name, dtype):
+    x = regime(name, 203, dtype, seeded(name, 203))
+    for case in CASES.values():
+        y = case.function(da.from_array(x, chunks=50), -1).compute()
+        error = ulp_error(np.asarray(y), case.exact(x), dtype, scale=case.scale(x)).max()
+        assert error <= case.budget(dtype), case.function.__name__
+
+
+@every_function
+def test_a_long_slice_in_many_chunks_keeps_its_budget(function):
+    (case,) = (case for case in CASES.values() if case.function is function)
+    x = regime("scale_10", 20_000, "float32", seeded("scale_10", 20_000))
+    y = case.function(da.from_array(x, chunks=100), -1).compute()
+    error = ulp_error(np.asarray(y), case.exact(x), "float32", scale=case.scale(x)).max()
+    assert error <= case.budget("float32")
+
+
+@every_call
+@pytest.mark.parametrize("columns", [8, 3], ids=["whole slices", "slices in chunks"])
+def test_lengths_need_not_be_known(f, options, columns):
+    rows = np.array([True, True, False, False, True, True])  # none of the second chunk
+
+    def some(a):
+        return a[da.from_array(rows, chunks=2)] if getattr(a, "ndim", 0) == 2 else a
+
+    x, unknown = some(lazy(X, (2, columns))), with_lazy(options, (2, columns))
+    y = f(x, -1, **{name: some(option) for name, option in unknown.items()})
+    known = {name: a[rows] if np.ndim(a) == 2 else a for name, a in options.items()}
+    np.testing.assert_array_max_ulp(*map(finite, (y.compute(), f(X[rows], -1, **known))), maxulp=6)
+
+
+@every_function
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
+def test_nothing_comes_of_nothing_in_any_chunks(function, shape):
+    expected = function(np.ones(shape), -1)
+    chunks = tuple((0, n // 2, n - n // 2) for n in shape)
+    np.testing.assert_array_equal(function(da.ones(shape, chunks=chunks), -1).compute(), expected)
+
+
+@pytest.mark.parametrize("f", [sm.softmax, sm.log_softmax, sm.logsumexp])
+@pytest.mark.parametrize("columns", [8, 3], ids=["whole slices", "slices in chunks"])
+def test_derivatives_are_those_of_numpy(f, columns):
+    x, v = X[5:], direction((1, 8), "float64")
+    chunked, moving = (lazy(a, (1, columns)) for a in (x, v))
+    (y, pullback), (same, pull) = sm.vjp(f, chunked, axis=-1), sm.vjp(f, x, axis=-1)
+    np.testing.assert_allclose(pullback(y), pull(same), rtol=1e-14)
+    for derivative in (sm.jvp, lambda *a, **o: (sm.hvp(*a, **o),)):
+        found, expected = (derivative(f, *a, axis=-1)[-1] for a in ((chunked, moving), (x, v)))
+        np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-16)
+
+
+def test_states_of_dask_merge_in_silence():
+    pieces = [lazy(X[:, :3]), lazy(X[:, 3:])]
+    state = reduce(online.update, pieces, online.empty(xp=da))
+    np.testing.assert_allclose(online.logsumexp(state), sm.logsumexp(X, -1), rtol=1e-15)
+
+
+@every_function
+def test_chunks_of_another_library_stay_there(function):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    for columns in (8, 3):
+        x = lazy(X, (6, columns)).map_blocks(torch.from_numpy, meta=np.empty((0, 0)))
+        blocks = dask.compute(*function(x, -1).to_delayed().ravel())
+        assert {type(block) for block in blocks} == {torch.Tensor}
+        y = np.concatenate(blocks, axis=-1)
+        np.testing.assert_allclose(y, function(X, -1), rtol=1e-14)
+
+
+# Graphs ---------------------------------------------------------------------------------------------------------------
+
+
+@every_call
+@every_chunking
+def test_building_the_graph_computes_nothing(f, options, chunks):
+    with dask.config.set(scheduler=refuse):
+        x, options = lazy(X, chunks), with_lazy(options, chunks)
+        f(x, -1, **options)
+        sm.vjp(f, x, axis=-1, **options)
+
+
+def test_a_temperature_of_dask_is_not_looked_at():
+    with dask.config.set(scheduler=refuse):
+        y = sm.softmax(lazy(X), temperature=da.from_array(np.array(-1.0)))
+    assert np.isnan(y[5]).all().compute()
+
+
+@every_function
+def test_whole_slices_are_one_task_per_chunk(function):
+    x = da.ones((6, 8), chunks=(2, 8))
+    y = function(x, -1, keepdims=True) if function is sm.logsumexp else function(x)
+    assert chunk_tasks(y) - chunk_tasks(x) == y.npartitions == 3
+
+
+@every_call
+def test_no_chunk_is_ever_made_larger(f, options):
+    x = lazy(np.tile(X, 4), (2, 4))
+    options = {name: np.tile(a, 4) if np.ndim(a) == 2 else a for name, a in options.items()}
+    options = {name: a for name, a in options.items() if np.shape(a) != (8,)}
+    assert largest(f(x, -1, **with_lazy(options, (2, 4)))) <= 8
+
+
+@every_function
+def test_slices_in_chunks_meet_at_one_barrier(function):
+    y = function(lazy(X), -1)
+    assert [name for name in layers(y) if "aggregate" in name] == ["_merged-aggregate"]
+    assert not any("rechunk" in name for name in layers(y))
+
+
+def test_the_states_are_merged_in_a_tree():
+    x = da.zeros((1, 64), chunks=(1, 1))
+    with dask.config.set(split_every=2):
+        y = sm.logsumexp(x, -1)
+    partial_merges = sum(name.startswith("_merged-partial") for name in y.dask.layers)
+    assert partial_merges == 5  # and the last of log2(64) merges is the aggregation
+    np.testing.assert_array_equal(y, np.log([64.0]))
+
+
+def test_the_same_call_has_the_same_name():
+    x = lazy(X)
+    assert sm.softmax(x).name == sm.softmax(x).name != sm.softmax(x, 0).name
+
+
+def test_a_graph_can_be_sent_to_another_process():
+    y = operator.methodcaller("compute", scheduler="processes", num_workers=1)(
+        partial(sm.softmax, axis=-1)(lazy(X))
+    )
+    np.testing.assert_allclose(y, sm.softmax(X), rtol=1e-15)
