@@ -37,8 +37,9 @@ __all__ = [
 BITS = 160
 # Relative accuracy in bits that every ball must prove.
 NARROW = 90
-# No format sees numbers this small (the smallest double is 2^-1074): they are handed out as 0.
-VANISHING = arb((1, -1200))
+# No format sees numbers this small (the smallest double is 2^-1074): the first need not be proved, the second are 0.
+INVISIBLE = arb((1, -1200))
+VANISHING = arb((1, -20000))
 # A sum of doubles is exact in this many bits: they reach from 2^-1074 to 2^1024, and there are fewer than 2^60.
 EXACT_SUM = 1074 + 1024 + 60
 
@@ -382,7 +383,7 @@ def _balls(x):
 
 
 def _is_narrow(ball):
-    return ball.rel_accuracy_bits() >= NARROW or abs(ball) < VANISHING
+    return ball.rel_accuracy_bits() >= NARROW or abs(ball) < INVISIBLE
 
 
 def _derivative(value, entry_scale, row_scale):
@@ -418,7 +419,7 @@ def _split(balls):
 def _to_unit(ball):
     """The midpoint times 2^-k, in [1/2, 1), and k."""
     mantissa, exponent = ball.mid().man_exp()
-    if mantissa == 0 or abs(ball) < VANISHING:
+    if mantissa == 0 or abs(ball.mid()) < VANISHING:
         return arb(0), 0
     k = int(mantissa).bit_length() + int(exponent)
     return ball.mid() * arb((1, -k)), k
