@@ -49,10 +49,17 @@ def pytest(session: nox.Session, *arguments: str, backends: str) -> None:
 def tests(session: nox.Session) -> None:
     """Test on NumPy, array-api-strict, JAX and PyTorch, with coverage and docstring examples."""
     session.install("-e.", *groups("test", "torch"))
-    # On PyTorch the contract and what is its own; the rest of the suite on it is `backend(torch)`.
-    selected = ("-k", "not [torch or test_contract or test_torch")
+    # On PyTorch what is its own; the rest of the suite on it is `backend(torch)`.
+    selected = ("-k", "not [torch or test_torch", "-m", "not slow")
     everything = ("--cov", "--doctest-modules", "src", "tests")
     pytest(session, *selected, *everything, backends="numpy,strict,jax,torch")
+
+
+@nox.session(default=False)
+def slow(session: nox.Session) -> None:
+    """Run the slow tests: a million entries, every promise on every backend, the longest page."""
+    session.install("-e.", *groups("test", "torch"))
+    pytest(session, "-m", "slow", "tests", backends="numpy,strict,jax")
 
 
 @nox.session(python=PYTHONS, default=False)
