@@ -50,7 +50,9 @@ def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    return _logarithms(_terms(arrays, axis=axis, xp=xp), xp=xp)
+    # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
+    s = _terms(arrays, axis=axis, xp=xp)
+    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.excess))
 
 
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
@@ -121,8 +123,7 @@ def shifted(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 def kl_divergence(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # Σ p r = Σ p (r + e^-r - 1) for the log-ratio r = log(p / q), since Σ p e^-r = Σ q = 1. An error
     # common to all r changes the second sum by its square alone, where p and q are close.
-    p, q = softmax(arrays, axis=axis, xp=xp), reference(arrays, axis=axis, xp=xp)
-    r = log_ratio(arrays, axis=axis, xp=xp)
+    p, q, r = _distributions(arrays, axis=axis, xp=xp)
     terms = xp.where(xp.abs(r) < 2.0, p * _excess_of_exp(-r), p * r + (q - p))
     divergence = _sum(xp.where(p == 0.0, q, terms), axis=axis, xp=xp)
     return xp.where(_sum(p, axis=axis, xp=xp) == 0.0, 0.0, divergence)
@@ -133,7 +134,16 @@ def reference(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 
 def log_ratio(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    # r = log(p / q), 0 where p is: from the differences of the scores, each with its rounding error.
+    _, _, r = _distributions(arrays, axis=axis, xp=xp)
+    return r
+
+
+def _distributions(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array, Array]:
+    """
+    Return p, q and r = log(p / q), 0 where p is.
+
+    The ratio is that of the differences of the scores, each with its rounding error.
+    """
     s = _terms(arrays, axis=axis, xp=xp)
     t = _terms(Arrays(arrays.q_logits, arrays.where), axis=axis, xp=xp)
     p, q = _probabilities(s, xp=xp), _probabilities(t, xp=xp)
@@ -142,7 +152,8 @@ def log_ratio(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # The logarithms err together, and Σ q - p = 0 tells by how much.
     change = xp.where((p != 0.0) & (xp.abs(r) < 1.0), p * xp.expm1(-r), q - p)
     off = _sum(change, axis=axis, xp=xp)
-    return xp.where(p == 0.0, 0.0, r + xp.where(xp.abs(off) < 0.5, xp.log1p(off), 0.0))
+    r = xp.where(p == 0.0, 0.0, r + xp.where(xp.abs(off) < 0.5, xp.log1p(off), 0.0))
+    return p, q, r
 
 
 def _expected_cost(q: Array, s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
@@ -190,11 +201,6 @@ class _Terms(NamedTuple):
 
 def _probabilities(s: _Terms, *, xp: Namespace) -> Array:
     return xp.where(s.outside, 0.0, s.terms / (s.near + s.rest))
-
-
-def _logarithms(s: _Terms, *, xp: Namespace) -> Array:
-    # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
-    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.excess))
 
 
 def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
