@@ -21,6 +21,9 @@ nox.options.error_on_external_run = True
 PROJECT = nox.project.load_toml()
 PYTHONS = nox.project.python_versions(PROJECT)
 LIBRARIES = ("numpy", "strict", "jax", "torch", "dask")
+# On PyTorch what is its own; the rest of the suite on it is `backend(torch)`.
+SELECTED = ("-k", "not [torch or test_torch")
+TOGETHER = "numpy,strict,jax,torch"
 
 
 def groups(*names: str) -> tuple[str, ...]:
@@ -36,30 +39,26 @@ def floors() -> list[str]:
 
 
 def pytest(session: nox.Session, *arguments: str, backends: str) -> None:
-    """Run pytest on all cores, with these array libraries; a selection may leave nothing of them."""
+    """Run pytest on all cores, with these array libraries."""
     environment = {"SOFTMAXES_TEST_BACKENDS": backends}
     # Neighbours share what JAX has compiled, so each worker begins with half of the tests in a row.
     arguments = ("-n", "auto", "--dist", "worksteal", *arguments, *session.posargs)
-    session.run(
-        "pytest", *arguments, env=environment, success_codes=[0, 5] if session.posargs else [0]
-    )
+    session.run("pytest", *arguments, env=environment)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Test on NumPy, array-api-strict, JAX and PyTorch, with coverage and docstring examples."""
     session.install("-e.", *groups("test", "torch"))
-    # On PyTorch what is its own; the rest of the suite on it is `backend(torch)`.
-    selected = ("-k", "not [torch or test_torch", "-m", "not slow")
     everything = ("--cov", "--doctest-modules", "src", "tests")
-    pytest(session, *selected, *everything, backends="numpy,strict,jax,torch")
+    pytest(session, *SELECTED, "-m", "not slow", *everything, backends=TOGETHER)
 
 
 @nox.session(default=False)
 def slow(session: nox.Session) -> None:
     """Run the slow tests: a million entries, every promise on every backend, the longest page."""
     session.install("-e.", *groups("test", "torch"))
-    pytest(session, "-m", "slow", "tests", backends="numpy,strict,jax")
+    pytest(session, *SELECTED, "-m", "slow", "tests", backends=TOGETHER)
 
 
 @nox.session(python=PYTHONS, default=False)
