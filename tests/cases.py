@@ -29,9 +29,7 @@ class Case(NamedTuple):
     exact: Callable[..., Any]
     scale: Callable[..., Any] = lambda x: None  # what the ulp is of, where not the exact value
     rest: Callable[..., Any] = lambda x: ()  # further arguments
-    logarithms: bool = (
-        False  # multiply the probabilities, and what they lose below the smallest number
-    )
+    logarithms: bool = False  # multiply the probabilities, and what these lose below tiny
 
     def budget(self, dtype):
         return budget(self.function.__name__, dtype)
@@ -56,9 +54,7 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUN
 
 def flushed(n, logarithms=False):
     """The number of smallest normal numbers that may be lost: n on an engine without subnormals, 0 on others."""
-    if (
-        logarithms
-    ):  # that of the smallest number is 745 at most, and multiplies what a subnormal has lost
+    if logarithms:  # that of the smallest number is 745 at most, and multiplies what is lost
         return 745 * (n or 1)
     return n or None
 

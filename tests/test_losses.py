@@ -22,13 +22,6 @@ every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 every_loss = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 
 
-@pytest.fixture(autouse=True)
-def compiled_only(request):
-    """Skip eager JAX, which compiles the call as well: compiling is dear, and jit and vmap are tested."""
-    if "backend" in request.fixturenames and request.getfixturevalue("backend").name == "jax":
-        pytest.skip("the compiled manner is tested")
-
-
 @pytest.fixture
 def dtype(backend):
     return DTYPES.get(backend.name, "float64")
