@@ -79,18 +79,13 @@ def checked_product(
 
     options = {
         "where": where,
-        "labels": labels,
-        "label_smoothing": checked_smoothing(label_smoothing),
+        "labels": labels if soft is None else as_real(labels, working, first),
+        "label_smoothing": as_real(checked_smoothing(label_smoothing), working, first),
     }
-    for name in ("labels", "label_smoothing") if soft is not None else ("label_smoothing",):
-        options[name] = as_real(options[name], working, first)
-    rows = math.prod(shape[:-1])
     fitted = {name: _matrix(fitting(name, a, scores), shape, xp) for name, a in options.items()}
-    made = Factors(
-        xp.reshape(as_real(features, operand, first), (rows, features.shape[-1])),
-        as_real(weights, operand, first),
-        as_real(bias, working, first),
-    )
+    rows = xp.reshape(features, (math.prod(shape[:-1]), features.shape[-1]))
+    rows, weights = (as_real(a, operand, first) for a in (rows, weights))
+    made = Factors(rows, weights, as_real(bias, working, first))
     given = tuple(features.shape)
     call = Call(SCORES, Arrays(None, **fitted), (-1,), working, dtype, given, shape, shape[:-1], xp)
     return Product(made, call, _checked_bytes(tile_bytes))

@@ -36,7 +36,7 @@ from softmaxes._arrays import (
     namespace_of,
     quiet,
 )
-from softmaxes._primals import _maximum, _support, excess, maximum
+from softmaxes._primals import _support, excess, maximum
 from softmaxes._rules import Rule
 
 __all__ = ["apply", "evaluate", "silenced"]
@@ -113,7 +113,7 @@ def _max(a: Array, *, axis: Axes, keepdims: bool) -> Array:
     """Return the maximum, also of chunks that turn out to be empty, which that of Dask refuses."""
 
     def largest(chunk: Array, axis: Axes, keepdims: bool) -> Array:
-        return _maximum(chunk, axis=axis, xp=namespace_of(chunk))
+        return maximum(Arrays(chunk), axis=axis, xp=namespace_of(chunk))
 
     return da.reduction(a, largest, largest, axis=axis, keepdims=keepdims, dtype=a.dtype)
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from softmaxes._cli.backends import Backend
+from softmaxes._cli.backends import Backend, value
 from softmaxes._cli.classifier import loss
 from softmaxes._cli.newton import Minimum, minimise
 
@@ -41,13 +41,9 @@ def backends() -> tuple[Backend, ...]:
     jit = partial(jax.jit, static_argnums=0, static_argnames="axis")
     make = partial(Backend, xp=jnp, session=_double_precision, flushes_subnormals=True)
     return (
-        make("jax", _value, _jvp, _vjp, _hvp),
-        make("jax jit", jit(_value), jit(_jvp), jit(_vjp), jit(_hvp), traces=True),
+        make("jax", value, _jvp, _vjp, _hvp),
+        make("jax jit", jit(value), jit(_jvp), jit(_vjp), jit(_hvp), traces=True),
     )
-
-
-def _value(function: Function, x: Array, *rest: Array, **options: Any) -> Array:
-    return function(x, *rest, **options)
 
 
 def _jvp(function: Function, x: Array, v: Array, *rest: Array, **options: Any) -> Array:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import softmaxes as sm
 
-__all__ = ["NAMESPACES", "Backend", "installed", "namespace"]
+__all__ = ["NAMESPACES", "Backend", "installed", "namespace", "value"]
 
 Array = Any
 Function = Callable[..., Array]
@@ -80,7 +80,7 @@ class Backend:
 def installed() -> tuple[Backend, ...]:
     """Return every backend that can be measured here."""
     libraries = ("numpy", "array-api-strict", "torch")
-    found = [Backend(n, _value, _jvp, _vjp, _hvp, xp) for n in libraries if (xp := namespace(n))]
+    found = [Backend(n, value, _jvp, _vjp, _hvp, xp) for n in libraries if (xp := namespace(n))]
     if namespace("jax"):
         from softmaxes._cli import _jax
 
@@ -88,7 +88,8 @@ def installed() -> tuple[Backend, ...]:
     return tuple(found)
 
 
-def _value(function: Function, x: Array, *rest: Array, **options: Any) -> Array:
+def value(function: Function, x: Array, *rest: Array, **options: Any) -> Array:
+    """Return the value of a function, whatever the library."""
     return function(x, *rest, **options)
 
 
