@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
-from softmaxes import _functions, _rules
-from softmaxes._arrays import Array, Arrays, Call, checked, checked_like, device, mapped
-from softmaxes._backends import apply, evaluate
-from softmaxes.losses import _scores
+from softmaxes._arrays import Array
+from softmaxes._linearised import linearised
 
 __all__ = ["hvp", "jacobian", "jvp", "vjp"]
 
+Argnames: TypeAlias = str | tuple[str, ...] | None
+
 
 def jvp(
-    function: Callable[..., Array], x: Array, v: Array, /, *rest: Array, **options: Any
+    function: Callable[..., Array],
+    x: Array,
+    v: Array,
+    /,
+    *rest: Array,
+    argnames: Argnames = None,
+    **options: Any,
 ) -> tuple[Array, Array]:
     r"""
     Return the value of a function and its derivative in a direction.
@@ -33,6 +37,10 @@ def jvp(
         Tangent: the direction in which `x` moves.
     *rest : array
         Further positional arguments of `function`.
+    argnames : str or tuple of str, optional
+        Names of the arguments to differentiate by: by default the first, here called `x`. Only
+        `linear_cross_entropy` has others, its `weights` and `bias`. For a tuple of names, `v` is a
+        tuple of arrays, of the shapes of the arguments.
     **options : Any
         Keyword arguments of `function`.
 
@@ -81,15 +89,18 @@ def jvp(
     >>> print(1 - p[0], dp)
     0.0 [ 4.24835426e-18 -4.24835426e-18]
     """
-    s = _linearised(function, x, rest, options)
-    v = s.in_slices(checked_like("v", v, s.call, s.call.given))
-    dy = evaluate(s.rule.jvp, s.call, s.p, None, s.call.arrays, Arrays(v))
-    return s.y, s.call.shaped(dy, s.y.shape)
+    at_x = linearised(function, x, rest, argnames, options)
+    return at_x.y, at_x.jvp(v)
 
 
 def vjp(
-    function: Callable[..., Array], x: Array, /, *rest: Array, **options: Any
-) -> tuple[Array, Callable[[Array], Array]]:
+    function: Callable[..., Array],
+    x: Array,
+    /,
+    *rest: Array,
+    argnames: Argnames = None,
+    **options: Any,
+) -> tuple[Array, Callable[[Array], Any]]:
     r"""
     Return the value of a function and its pullback.
 
@@ -103,6 +114,10 @@ def vjp(
         Scores, in nats, as `function` takes them.
     *rest : array
         Further positional arguments of `function`.
+    argnames : str or tuple of str, optional
+        Names of the arguments to differentiate by: by default the first, here called `x`. Only
+        `linear_cross_entropy` has others, its `weights` and `bias`. For a tuple of names, `pullback`
+        returns a tuple.
     **options : Any
         Keyword arguments of `function`.
 
@@ -152,19 +167,8 @@ def vjp(
     >>> print(pullback(np.array([-1.0, 0.0, 0.0], dtype=np.float32)))
     [-4.1223074e-09  2.0611537e-09  2.0611537e-09]
     """
-    s = _linearised(function, x, rest, options)
-
-    # Copies, since the caller may write into the value or the options before pulling back.
-    def own(a: Array) -> Array:
-        return s.call.xp.astype(a, a.dtype, copy=True)
-
-    p, arrays = mapped(own, (s.p, s.call.arrays._replace(x=None, labels=None, q_logits=None)))
-
-    def pullback(u: Array) -> Array:
-        u = s.call.xp.reshape(checked_like("u", u, s.call, s.y.shape), s.inner)
-        return s.as_x(evaluate(s.rule.vjp, s.call, p, arrays, u))
-
-    return s.y, pullback
+    at_x = linearised(function, x, rest, argnames, options)
+    return at_x.y, at_x.pullback()
 
 
 def jacobian(function: Callable[..., Array], x: Array, /, *rest: Array, **options: Any) -> Array:
@@ -221,19 +225,18 @@ def jacobian(function: Callable[..., Array], x: Array, /, *rest: Array, **option
     [[ 4.24835426e-18 -4.24835426e-18]
      [-4.24835426e-18  4.24835426e-18]]
     """
-    s = _linearised(function, x, rest, options)
-    xp, arrays, given = s.call.xp, s.call.arrays, s.call.given
-    size = math.prod(given)
-    basis = xp.eye(size, dtype=s.call.working, device=device(arrays.x))
-    v = s.in_slices(xp.reshape(basis, (size, *given)))
-    columns = evaluate(s.rule.jvp, s.call, s.p, None, arrays, Arrays(v))
-    columns = xp.moveaxis(xp.reshape(columns, (size, *s.y.shape)), 0, -1)
-    return s.call.shaped(columns, (*s.y.shape, *given))
+    return linearised(function, x, rest, None, options).jacobian()
 
 
 def hvp(
-    function: Callable[..., Array], x: Array, v: Array, /, *rest: Array, **options: Any
-) -> Array:
+    function: Callable[..., Array],
+    x: Array,
+    v: Array,
+    /,
+    *rest: Array,
+    argnames: Argnames = None,
+    **options: Any,
+) -> Any:
     r"""
     Return the second derivative of the sum of a function's outputs, applied to a vector.
 
@@ -249,6 +252,10 @@ def hvp(
         The vector.
     *rest : array
         Further positional arguments of `function`.
+    argnames : str or tuple of str, optional
+        Names of the arguments to differentiate by: by default the first, here called `x`. Only
+        `linear_cross_entropy` has others, its `weights` and `bias`. For a tuple of names, `v` and
+        the result are tuples.
     **options : Any
         Keyword arguments of `function`.
 
@@ -291,61 +298,4 @@ def hvp(
     >>> print(sm.hvp(sm.logsumexp, np.array([1.0, 1.0]), np.array([1.0, 0.0])))
     [ 0.25 -0.25]
     """
-    s = _linearised(function, x, rest, options)
-    v = s.in_slices(checked_like("v", v, s.call, s.call.given))
-    return s.as_x(evaluate(s.rule.hvp, s.call, s.p, s.call.arrays, v))
-
-
-class _Linearised(NamedTuple):
-    """A function at a point: its rule, its value y, and p, what the rule is written in."""
-
-    rule: _rules.Rule
-    call: Call
-    y: Array
-    p: Any
-    inner: tuple[int, ...]  # the shape of y that keeps the reduced axes
-
-    @property
-    def padded(self) -> tuple[int, ...]:
-        """The shape of the given x, with as many axes as the checked one."""
-        return (1,) * (len(self.call.shape) - len(self.call.given)) + self.call.given
-
-    def in_slices(self, v: Array) -> Array:
-        """Return tangents of x, with any axes in front, in the form of the checked x."""
-        front = v.shape[: v.ndim - len(self.call.given)]
-        v = self.call.xp.reshape(v, (*front, *self.padded))
-        v = self.call.xp.broadcast_to(v, (*front, *self.call.shape))
-        return self.call.xp.reshape(v, (*front, *self.call.arrays.x.shape))
-
-    def as_x(self, g: Array) -> Array:
-        """Return a cotangent of the checked x in the form of the given one."""
-        g = self.call.shaped(g, self.call.shape)
-        pairs = enumerate(zip(self.padded, self.call.shape, strict=True))
-        axes = tuple(a for a, (given, n) in pairs if given == 1 and n != 1)
-        return self.call.shaped(self.call.xp.sum(g, axis=axes) if axes else g, self.call.given)
-
-
-def _rule_of(function: Any) -> _rules.Rule:
-    known = {name: getattr(of, name) for of in (_functions, _scores) for name in of.__all__}
-    for name, public in known.items():
-        if function is public:
-            rule: _rules.Rule = getattr(_rules, name)
-            return rule
-    raise TypeError(f"function must be one of {', '.join(known)}, got {function!r}")
-
-
-def _linearised(function: Any, x: Array, rest: tuple[Array, ...], options: Any) -> _Linearised:
-    rule = _rule_of(function)
-    arguments = inspect.signature(function).bind(x, *rest, **options)
-    arguments.apply_defaults()
-    call = checked(**arguments.arguments)
-    y = apply(rule, call)
-
-    def value(of: _rules.Rule) -> Array:
-        if of is rule and call.working == call.dtype:
-            return y
-        return apply(of, call._replace(dtype=call.working))
-
-    p, _ = _rules.ingredients(rule, value, Arrays(None))
-    shape = call.reduced if rule.reduces else call.shape
-    return _Linearised(rule, call, call.shaped(y, shape), p, tuple(y.shape))
+    return linearised(function, x, rest, argnames, options).hvp(v)

@@ -32,8 +32,8 @@ SCORES = "features @ weights.T"
 class Factors(NamedTuple):
     """What the scores are made of, features @ weights.T + bias: (rows, H), (n, H) and (n,)."""
 
-    features: Array
-    weights: Array
+    features: Array = None
+    weights: Array = None
     bias: Array = None
 
 
@@ -55,7 +55,8 @@ class Product(NamedTuple):
         Two arrays of scores and two of what is made of them take the budget.
         """
         budget = (self.tile_bytes or budget) // (self.call.xp.finfo(self.call.working).bits // 8)
-        n, h = self.factors.weights.shape
+        *batch, n, h = self.factors.weights.shape
+        budget //= math.prod(batch)
         return max(1, budget // max(1, 4 * n)), max(1, budget // max(1, 16 * h))
 
 

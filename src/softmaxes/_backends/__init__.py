@@ -70,6 +70,10 @@ def apply_to_product(rule: Rule, product: Product) -> Array:
         from softmaxes._backends import _jax_products
 
         return _jax_products.apply(rule, product)
+    if library(product.call.xp) == "torch":
+        from softmaxes._backends import _torch
+
+        return _torch.apply_to_product(rule, product)
     from softmaxes._backends import _products
 
     return _products.values(rule, product)

@@ -17,19 +17,37 @@ from array_api_compat import torch as xp
 from torch.autograd import forward_ad
 
 from softmaxes import _rules, _states
-from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
+from softmaxes._arrays import Array, Arrays, Axes, Call, Factors, Product, leaves, mapped
+from softmaxes._backends import _products
 from softmaxes._rules import Rule, ingredients
 
-__all__ = ["applied", "apply", "compute", "computed", "in_graph"]
+__all__ = [
+    "applied",
+    "applied_to_product",
+    "apply",
+    "apply_to_product",
+    "compute",
+    "computed",
+    "in_graph",
+]
 
 Flat: TypeAlias = Sequence[Array]
-ALL = (True,) * len(Arrays._fields)
+FACTORS = len(Factors._fields)
+ALL = (True,) * (FACTORS + len(Arrays._fields))
 
 
 def apply(rule: Rule, call: Call) -> Array:
     """Return the rule's function of the call's arrays."""
     _keep_from_the_compiler()
     return applied(rule.primal.__name__, call.axis, call.working, call.dtype, call.arrays)
+
+
+def apply_to_product(rule: Rule, product: Product) -> Array:
+    """Return the rule's function of the rows of a product, as a column."""
+    _keep_from_the_compiler()
+    call = product.call
+    options = rule.primal.__name__, call.working, call.dtype, product.tile_bytes
+    return applied_to_product(*options, product.factors, call.arrays)
 
 
 def compute(f: Callable[..., Array], jvp: Callable[..., Array], *arguments: Any) -> Array:
@@ -44,6 +62,14 @@ def compute(f: Callable[..., Array], jvp: Callable[..., Array], *arguments: Any)
 def applied(name: str, axis: Axes, working: Any, dtype: Any, arrays: Arrays) -> Array:
     """Return the function that has the rule of this name."""
     return _Function.apply(_OfScores(getattr(_rules, name), axis, working, dtype), *arrays)
+
+
+def applied_to_product(
+    name: str, working: Any, dtype: Any, tile_bytes: int | None, factors: Factors, arrays: Arrays
+) -> Array:
+    """Return the function that has the rule of this name, of a product."""
+    f = _OfProduct(getattr(_rules, name), working, dtype, tile_bytes)
+    return _Function.apply(f, *factors, *arrays[1:])
 
 
 def computed(name: str, jvp: str, arguments: tuple[Any, ...]) -> Array:
@@ -114,6 +140,42 @@ class _OfScores:
         real = (a is not None and a.is_floating_point() for a in arrays)
         pairs = zip(arrays, real, strict=True)
         return Arrays(*(a.to(self.working) if is_real else a for a, is_real in pairs))
+
+
+@dataclass(frozen=True)
+class _OfProduct:
+    """The function of a rule, of the rows of a product: of its factors, and all arrays but x."""
+
+    rule: Rule
+    working: Any
+    dtype: Any
+    tile_bytes: int | None
+
+    def value(self, *arrays: Array) -> Array:
+        return _products.values(self.rule, self.product(arrays))
+
+    def tangent(self, y: Array, arrays: Flat, tangents: Flat) -> Array:
+        factors, others = Factors(*tangents[:FACTORS]), Arrays(None, *tangents[FACTORS:])
+        dy = _products.pushforward(self.rule, self.product(arrays), factors, others)
+        return dy.to(self.dtype)
+
+    def cotangents(self, y: Array, arrays: Flat, u: Array, needs: Sequence[bool]) -> Flat:
+        product, u = self.product(arrays), u.to(self.working)
+        names = [name for name, needed in zip(Factors._fields, needs, strict=False) if needed]
+        of_factors = _products.pullback(self.rule, product, u, names) if names else Factors()
+        others = (False,) * FACTORS + tuple(needs[FACTORS:])
+        if not any(others):
+            return *of_factors, *(None for _ in arrays[FACTORS:])
+        of_others = _transposed(partial(self.tangent, y, arrays), arrays, u, others)
+        return *of_factors, *of_others[FACTORS:]
+
+    def kept(self, y: Array, arrays: Flat, needs: Sequence[bool]) -> Flat:
+        return None, *arrays  # no scores, nor anything made of them
+
+    def product(self, arrays: Flat) -> Product:
+        others = Arrays(None, *arrays[FACTORS:])
+        call = Call("", others, (-1,), self.working, self.dtype, (), (), (), xp)
+        return Product(Factors(*arrays[:FACTORS]), call, self.tile_bytes)
 
 
 @dataclass(frozen=True)
