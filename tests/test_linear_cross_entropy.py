@@ -1,5 +1,6 @@
 """linear_cross_entropy is cross_entropy of the product, in value and derivatives, in little memory."""
 
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -224,10 +225,150 @@ def test_a_label_on_a_masked_class_is_infinitely_far_with_a_finite_gradient(jax)
     np.testing.assert_allclose(gradient[0], expected, rtol=1e-13)
 
 
-# Derivatives ----------------------------------------------------------------------------------------------------------
+# Derivatives on any library -------------------------------------------------------------------------------------------
 
 ARRAYS = (FEATURES / 3, WEIGHTS / 3, BIAS / 3, SOFT)
 DIRECTIONS = tuple(RNG.standard_normal(a.shape) for a in ARRAYS)
+NAMES = ("features", "weights", "bias")
+CLOSE = {"rtol": 1e-12, "atol": CLASSES * ROWS * 2.0**-52}  # sums of products of numbers of size 1
+
+
+def gradients(g, features, weights):
+    """The cotangents of the factors for that of the scores."""
+    return g @ weights, g.T @ features, g.sum(axis=0)
+
+
+@pytest.mark.parametrize(
+    ("tiling", "labels", "options"),
+    [
+        ("one row", LABELS, {}),
+        ("some rows", LABELS, {"where": MASK[:, :1]}),
+        ("some rows", SOFT, {"label_smoothing": 0.25}),
+        ("all rows", SOFT, {}),
+    ],
+    ids=["one row", "some rows", "smoothing", "soft labels"],
+)
+def test_closed_form_derivatives_are_those_of_the_scores(backend, tiling, labels, options):
+    (features, weights, bias), (df, dw, db) = ARRAYS[:3], DIRECTIONS[:3]
+    scores, dz = features @ weights.T + bias, df @ weights.T + features @ dw.T + db
+    y, pullback = sm.vjp(sm.cross_entropy, scores, labels, **options)
+    dy = sm.jvp(sm.cross_entropy, scores, dz, labels, **options)[1]
+    g, dg = pullback(np.ones(ROWS)), sm.hvp(sm.cross_entropy, scores, dz, labels, **options)
+    change = *gradients(g, df, dw)[:2], np.zeros(CLASSES)
+    expected = (
+        y,
+        *gradients(pullback(COTANGENTS), features, weights),
+        dy,
+        *(a + b for a, b in zip(gradients(dg, features, weights), change, strict=True)),
+    )
+
+    def derivatives(features, weights, bias, labels, u, *v, **options):
+        options |= {"bias": bias, "tile_bytes": TILES[tiling], "argnames": NAMES}
+        function = sm.linear_cross_entropy
+        y, pullback = sm.vjp(function, features, weights, labels, **options)
+        dy = sm.jvp(function, features, v, weights, labels, **options)[1]
+        return y, *pullback(u), dy, *sm.hvp(function, features, v, weights, labels, **options)
+
+    arrays = (*ARRAYS[:3], labels, COTANGENTS, *DIRECTIONS[:3])
+    options = {n: a if isinstance(a, float) else on(backend, a, None) for n, a in options.items()}
+    actual = backend.run(derivatives, *(on(backend, a, "float64") for a in arrays), **options)
+    for e, a in zip(expected, actual, strict=True):
+        assert e.shape == tuple(a.shape)
+        np.testing.assert_allclose(backend.to_numpy(a), e, **CLOSE)
+
+
+def test_the_first_argument_is_differentiated_where_no_name_is_given(backend):
+    arrays = [on(backend, a, "float64") for a in (*ARRAYS[:2], LABELS, COTANGENTS, DIRECTIONS[0])]
+    function = sm.linear_cross_entropy
+
+    def derivatives(argnames, features, weights, labels, u, v):
+        y, pullback = sm.vjp(function, features, weights, labels, argnames=argnames)
+        dy = sm.jvp(function, features, v, weights, labels, argnames=argnames)[1]
+        return y, pullback(u), dy, sm.hvp(function, features, v, weights, labels, argnames=argnames)
+
+    expected = backend.run(derivatives, "features", *arrays)
+    actual = backend.run(derivatives, None, *arrays)
+    assert all(
+        np.array_equal(*map(backend.to_numpy, pair)) for pair in zip(expected, actual, strict=True)
+    )
+
+
+def test_the_jacobian_has_the_gradients_of_the_examples_on_its_diagonal(backend):
+    features, weights, labels = (on(backend, a, "float64") for a in (*ARRAYS[:2], LABELS))
+    found = backend.to_numpy(
+        backend.run(sm.jacobian, sm.linear_cross_entropy, features, weights, labels)
+    )
+    g = sm.vjp(sm.cross_entropy, ARRAYS[0] @ ARRAYS[1].T, LABELS)[1](np.ones(ROWS)) @ ARRAYS[1]
+    np.testing.assert_allclose(found, np.eye(ROWS)[:, :, None] * g, **CLOSE)
+
+
+def test_what_the_caller_writes_before_pulling_back_does_not_matter():
+    features, weights = FEATURES.copy(), WEIGHTS.copy()
+    expected = sm.vjp(sm.linear_cross_entropy, features, weights, LABELS)[1](COTANGENTS)
+    _, pullback = sm.vjp(sm.linear_cross_entropy, features, weights, LABELS)
+    features[:], weights[:] = np.nan, np.nan
+    assert np.array_equal(expected, pullback(COTANGENTS))
+
+
+def test_closed_form_gradients_keep_the_dtypes_of_the_factors(backend):
+    if not backend.has("float16"):
+        pytest.skip(f"{backend.name} has no float16")
+    features, weights = (backend.asarray(a, "float16") for a in (FEATURES, WEIGHTS))
+    labels, bias = backend.asarray(LABELS, None), backend.asarray(BIAS, "float32")
+
+    def gradients(features, weights, bias, labels):
+        function, options = sm.linear_cross_entropy, {"bias": bias, "argnames": NAMES}
+        y, pullback = sm.vjp(function, features, weights, labels, **options)
+        return pullback(backend.xp.ones_like(y))
+
+    found = backend.run(gradients, features, weights, bias, labels)
+    assert [str(a.dtype).rpartition(".")[2] for a in found] == ["float16", "float16", "float32"]
+
+
+BAD_NAMES = {
+    "unknown": ("labels", ValueError, "argnames must be one of features, weights, bias or a tuple"),
+    "twice": (("bias", "bias"), ValueError, "argnames must be one of features"),
+    "none": ((), ValueError, "argnames must be one of features"),
+}
+
+
+@pytest.mark.parametrize(("argnames", "error", "message"), BAD_NAMES.values(), ids=BAD_NAMES)
+def test_bad_names_are_refused(argnames, error, message):
+    with pytest.raises(error, match=message):
+        sm.vjp(sm.linear_cross_entropy, FEATURES, WEIGHTS, LABELS, bias=BIAS, argnames=argnames)
+
+
+def test_a_factor_that_is_not_there_has_no_derivative():
+    with pytest.raises(ValueError, match="argnames must be one of features, weights or a tuple"):
+        sm.vjp(sm.linear_cross_entropy, FEATURES, WEIGHTS, LABELS, argnames="bias")
+
+
+def test_functions_of_scores_are_differentiated_by_their_first_argument_alone():
+    with pytest.raises(ValueError, match="argnames must be 'x', as softmax is differentiated by x"):
+        sm.vjp(sm.softmax, SCORES, temperature=2.0, argnames="temperature")
+    p, pullback = sm.vjp(sm.softmax, SCORES, argnames="x")
+    assert np.array_equal(pullback(p), sm.vjp(sm.softmax, SCORES)[1](p))
+
+
+@pytest.mark.parametrize("v", [FEATURES, (FEATURES,), (FEATURES, WEIGHTS, BIAS)])
+def test_tangents_are_as_many_as_their_names(v):
+    names = ("features", "weights")
+    with pytest.raises(TypeError, match="v must be a tuple of arrays, one for each of features, w"):
+        sm.jvp(sm.linear_cross_entropy, FEATURES, v, WEIGHTS, LABELS, argnames=names)
+
+
+def test_a_tangent_that_does_not_fit_is_named():
+    names, v = ("features", "weights"), (FEATURES, WEIGHTS[1:])
+    with pytest.raises(ValueError, match=r"v of weights must have shape \(29, 3\), got \(28, 3\)"):
+        sm.jvp(sm.linear_cross_entropy, FEATURES, v, WEIGHTS, LABELS, argnames=names)
+
+
+# Derivatives of the engines -------------------------------------------------------------------------------------------
+
+
+def leaves(tree):
+    """The arrays of tuples of tuples."""
+    return [a for part in tree for a in leaves(part)] if isinstance(tree, tuple) else [tree]
 
 
 def tiled_loss(*arrays, where=None, smoothing=0.0):
@@ -250,9 +391,9 @@ def formed_loss(*arrays, where=None, smoothing=0.0):
     return sm.cross_entropy(scores, *labels, where=where, label_smoothing=smoothing)
 
 
-def grad(jax, f, reduce):
+def grad(engine, f, reduce):
     """The gradient of a reduction of f by all its arguments."""
-    return lambda *a: jax.grad(lambda *a: reduce(f(*a)), argnums=tuple(range(len(a))))(*a)
+    return lambda *a: engine.grad(lambda *a: reduce(f(*a)), argnums=tuple(range(len(a))))(*a)
 
 
 def mean(y):
@@ -260,36 +401,34 @@ def mean(y):
 
 
 def weighted(y):
-    return y @ COTANGENTS
+    return sum(u * y[i] for i, u in enumerate(COTANGENTS.tolist()))
 
 
 TRANSFORMS = {
-    "gradient of a mean": lambda jax, f, a, v: grad(jax, f, mean)(*a),
-    "gradient of another sum": lambda jax, f, a, v: grad(jax, f, weighted)(*a),
-    "jvp": lambda jax, f, a, v: jax.jvp(f, a, v),
-    "linearize": lambda jax, f, a, v: jax.linearize(f, *a)[1](*v),
-    "forward over reverse": lambda jax, f, a, v: jax.jvp(grad(jax, f, mean), a, v)[1],
-    "forward over reverse, another sum": lambda jax, f, a, v: jax.jvp(grad(jax, f, weighted), a, v)[
-        1
-    ],
-    "reverse over reverse": lambda jax, f, a, v: jax.vjp(grad(jax, f, mean), *a)[1](v),
-    "reverse over forward": lambda jax, f, a, v: grad(
-        jax, lambda *a: jax.jvp(f, a, v)[1], weighted
+    "gradient of a mean": lambda engine, f, a, v: grad(engine, f, mean)(*a),
+    "gradient of another sum": lambda engine, f, a, v: grad(engine, f, weighted)(*a),
+    "jvp": lambda engine, f, a, v: engine.jvp(f, a, v),
+    "linearize": lambda engine, f, a, v: engine.linearize(f, *a)[1](*v),
+    "forward over reverse": lambda engine, f, a, v: engine.jvp(grad(engine, f, mean), a, v)[1],
+    "forward over reverse, another sum": lambda engine, f, a, v: engine.jvp(
+        grad(engine, f, weighted), a, v
+    )[1],
+    "reverse over reverse": lambda engine, f, a, v: engine.vjp(grad(engine, f, mean), *a)[1](v),
+    "reverse over forward": lambda engine, f, a, v: grad(
+        engine, lambda *a: engine.jvp(f, a, v)[1], weighted
     )(*a),
-    "checkpoint": lambda jax, f, a, v: grad(jax, jax.checkpoint(f), mean)(*a),
-    "vmap of gradients": lambda jax, f, a, v: jax.vmap(grad(jax, f, mean))(
-        *(jax.numpy.stack([b, b / 2]) for b in a)
-    ),
-    "vmap over features": lambda jax, f, a, v: jax.vmap(
-        grad(jax, f, weighted), in_axes=(0, *[None] * (len(a) - 1))
-    )(jax.numpy.stack([a[0], a[0] / 2]), *a[1:]),
-    "a Jacobian for each example": lambda jax, f, a, v: jax.jacrev(f, argnums=1)(*a),
+    "a Jacobian for each example": lambda engine, f, a, v: engine.jacrev(f, argnums=1)(*a),
+    "vmap of gradients": lambda engine, f, a, v: engine.vmap(
+        lambda scale, a: grad(engine, f, mean)(*(scale * b for b in a)), (0, None)
+    )(2 * abs(v[0][:2, 0]), a),
+    "vmap over features": lambda engine, f, a, v: engine.vmap(
+        lambda x: grad(engine, f, weighted)(x, *a[1:])
+    )(a[0][None] / 2),
 }
-
-
 SOFT_TOO = ("gradient of a mean", "jvp", "forward over reverse", "vmap of gradients")
 
 
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # linearize of PyTorch
 @pytest.mark.parametrize(
     ("transform", "soft"),
     [
@@ -299,20 +438,54 @@ SOFT_TOO = ("gradient of a mean", "jvp", "forward over reverse", "vmap of gradie
         if not soft or name in SOFT_TOO
     ],
 )
-def test_every_derivative_is_that_of_the_scores(jax, transform, soft):
+def test_every_derivative_is_that_of_the_scores(differentiable, transform, soft):
     n = 4 if soft else 3
-    arrays, directions = (tuple(map(jax.numpy.asarray, a[:n])) for a in (ARRAYS, DIRECTIONS))
-    options = {"where": jax.numpy.asarray(MASK[:, :1]), "smoothing": 0.25}
+    arrays, directions = (tuple(map(differentiable.asarray, a[:n])) for a in (ARRAYS, DIRECTIONS))
+    options = {"where": differentiable.asarray(MASK[:, :1], None), "smoothing": 0.25}
 
-    def of(f):  # compiled as a whole, which is faster than piece by piece
-        f = partial(f, **options)
-        return jax.jit(lambda a, v: transform(jax, f, a, v))(arrays, directions)
+    def of(f):  # compiled as a whole where that is faster than piece by piece
+        f, engine = partial(f, **options), differentiable.autodiff
+        compiled = engine.jit if differentiable.traced else lambda f: f
+        return leaves(compiled(lambda a, v: transform(engine, f, a, v))(arrays, directions))
 
-    expected, actual = of(formed_loss), of(tiled_loss)
-    for e, a in zip(jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True):
-        # Sums of up to n products of numbers of size 1, in double precision.
+    for e, a in zip(of(formed_loss), of(tiled_loss), strict=True):
         assert e.shape == a.shape
-        np.testing.assert_allclose(a, e, rtol=1e-12, atol=CLASSES * ROWS * 2.0**-52)
+        np.testing.assert_allclose(a, e, **CLOSE)
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["numbers", "soft"])
+def test_pytorch_finds_first_and_second_derivatives_in_both_modes(torch, soft):
+    arrays = [torch.tensor(a[:5], requires_grad=True) for a in ARRAYS[: 4 if soft else 3]]
+    weights, bias = (torch.tensor(a[:6], requires_grad=True) for a in ARRAYS[1:3])
+    arrays[1:3] = weights, bias
+    labels = torch.tensor(LABELS[:5] % 6)
+    if soft:
+        arrays[3] = torch.tensor(SOFT[:5, :6], requires_grad=True)
+
+    def f(features, weights, bias, labels=labels):
+        options = {"bias": bias, "label_smoothing": 0.25, "tile_bytes": 600}
+        return sm.linear_cross_entropy(features, weights, labels, **options)
+
+    assert torch.autograd.gradcheck(f, arrays, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(f, arrays, check_fwd_over_rev=True)
+
+
+def test_the_compiler_of_pytorch_finds_one_graph(torch):
+    def gradients(*arrays):
+        return torch.func.grad(lambda *a: tiled_loss(*a).mean(), argnums=(0, 1, 2))(*arrays)
+
+    arrays = tuple(map(torch.tensor, ARRAYS[:3]))
+    compiled = torch.compile(gradients, fullgraph=True, backend="aot_eager")
+    for e, a in zip(gradients(*arrays), compiled(*arrays), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-15)
+
+
+def test_a_checkpoint_changes_no_gradient(jax):
+    arrays = tuple(map(jax.numpy.asarray, ARRAYS[:3]))
+    expected = jax.jit(grad(jax, tiled_loss, mean))(*arrays)
+    actual = jax.jit(grad(jax, jax.checkpoint(tiled_loss), mean))(*arrays)
+    for e, a in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("argnums", [0, 1, 2, (0, 2)])
@@ -384,6 +557,43 @@ def test_temporaries_stay_within_the_budget_however_many_rows_and_classes(jax):
     assert {
         name: size <= budget + 16 * sum(sizes[name]) for name, size in used.items()
     } == dict.fromkeys(sizes, True)
+
+
+def test_nothing_that_pytorch_saves_has_the_size_of_the_scores(torch):
+    torch.manual_seed(0)
+    features, weights = torch.randn(200, 3), torch.randn(3000, 3)
+    saved = []
+
+    def pack(a):
+        saved.append(a.numel())
+        return a
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda a: a):
+        arrays = features.requires_grad_(), weights.requires_grad_()
+        labels = torch.zeros(200, dtype=int)
+        loss = sm.linear_cross_entropy(*arrays, labels, tile_bytes=1 << 18).mean()
+    loss.backward()
+    assert max(saved) == weights.numel()
+
+
+def test_the_memory_of_numpy_stays_within_the_budget():
+    n, classes, budget = 2000, 2000, 1 << 20
+    rng = np.random.default_rng(0)
+    features, weights = rng.standard_normal((n, 8)), rng.standard_normal((classes, 8))
+    labels = rng.integers(0, classes, n)
+
+    def gradients():
+        options = {"tile_bytes": budget, "argnames": NAMES[:2]}
+        y, pullback = sm.vjp(sm.linear_cross_entropy, features, weights, labels, **options)
+        return pullback(np.ones_like(y))
+
+    gradients()
+    tracemalloc.start()
+    gradients()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The scores would take 32 MB. Beside the tile there are copies of the factors, and the gradients.
+    assert peak < 4 * budget
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------

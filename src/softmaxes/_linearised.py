@@ -26,8 +26,7 @@ from softmaxes._arrays import (
     device,
     mapped,
 )
-from softmaxes._backends import _products as products
-from softmaxes._backends import apply, apply_to_product, evaluate
+from softmaxes._backends import apply, evaluate, of_products
 from softmaxes.losses import _linear, _scores
 
 __all__ = ["linearised"]
@@ -153,8 +152,7 @@ class OfProduct(NamedTuple):
 
     def jvp(self, v: Any) -> Array:
         call = self.product.call
-        factors = self.checked_factors(v)
-        dy = products.pushforward(self.rule, self.product, factors, Arrays(None))
+        dy = self.products.pushforward(self.rule, self.product, self.checked_factors(v))
         return call.shaped(call.xp.astype(dy, call.dtype, copy=False), call.reduced)
 
     def pullback(self) -> Pullback:
@@ -165,7 +163,7 @@ class OfProduct(NamedTuple):
         def pullback(u: Array) -> Any:
             u = checked_like("u", u, self.call_of_features, call.reduced)
             u = call.xp.reshape(u, (math.prod(call.reduced), 1))
-            return self.as_given(products.pullback(self.rule, product, u, self.names))
+            return self.as_given(self.products.pullback(self.rule, product, u, self.names))
 
         return pullback
 
@@ -175,13 +173,17 @@ class OfProduct(NamedTuple):
         u = call.xp.ones(
             (size, 1), dtype=call.working, device=device(self.product.factors.features)
         )
-        g = products.pullback(self.rule, self.product, u, self.names).features
+        g = self.products.pullback(self.rule, self.product, u, self.names).features
         own = call.xp.eye(size, dtype=call.working, device=device(g))[:, :, None] != 0.0
         j = call.xp.astype(call.xp.where(own, g, 0.0), call.dtype, copy=False)
         return call.shaped(j, (*call.reduced, *call.given))
 
     def hvp(self, v: Any) -> Any:
-        return self.as_given(products.hvp(self.rule, self.product, self.checked_factors(v)))
+        return self.as_given(self.products.hvp(self.rule, self.product, self.checked_factors(v)))
+
+    @property
+    def products(self) -> Any:
+        return of_products(self.product.call.xp)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -225,7 +227,9 @@ def _of_factors(rule: _rules.Rule, product: Product, argnames: Any) -> OfProduct
     if not names or len(set(names)) < len(names) or not set(names).issubset(known):
         expected = f"one of {', '.join(known)} or a tuple of several"
         raise ValueError(f"argnames must be {expected}, got {argnames!r}")
-    y = product.call.shaped(apply_to_product(rule, product), product.call.reduced)
+    y = product.call.shaped(
+        of_products(product.call.xp).values(rule, product), product.call.reduced
+    )
     return OfProduct(rule, product, y, argnames)
 
 

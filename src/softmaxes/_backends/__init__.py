@@ -16,7 +16,6 @@ from softmaxes._arrays import (
     Array,
     Call,
     Namespace,
-    Product,
     library,
     mapped,
     quiet,
@@ -24,7 +23,7 @@ from softmaxes._arrays import (
 )
 from softmaxes._rules import Rule
 
-__all__ = ["apply", "apply_to_product", "by_the_standard", "compute", "evaluate"]
+__all__ = ["apply", "by_the_standard", "compute", "evaluate", "of_products"]
 
 
 def apply(rule: Rule, call: Call) -> Array:
@@ -64,19 +63,19 @@ def by_the_standard(f: Callable[..., Array], call: Call, *arguments: Any) -> Arr
         return call.xp.astype(y, call.dtype, copy=False)
 
 
-def apply_to_product(rule: Rule, product: Product) -> Array:
-    """Return the rule's function of the rows of a product, as a column, in tiles."""
-    if library(product.call.xp) == "jax.numpy":
+def of_products(xp: Namespace) -> Any:
+    """Return `values`, `pushforward`, `pullback` and `hvp` of scores that are a product, in tiles."""
+    if library(xp) == "jax.numpy":
         from softmaxes._backends import _jax_products
 
-        return _jax_products.apply(rule, product)
-    if library(product.call.xp) == "torch":
-        from softmaxes._backends import _torch
+        return _jax_products
+    if library(xp) == "torch":
+        from softmaxes._backends import _torch_products
 
-        return _torch.apply_to_product(rule, product)
+        return _torch_products
     from softmaxes._backends import _products
 
-    return _products.values(rule, product)
+    return _products
 
 
 def compute(

@@ -11,7 +11,7 @@ for. Only where the cotangents of the rows turn out to differ, another pass is m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,12 +20,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from softmaxes._arrays import Array, Arrays, Product
+from softmaxes._arrays import Array, Arrays, Factors, Product
 from softmaxes._backends._jax import differentiable, rematerialised
 from softmaxes._backends._jax_transposes import linear
 from softmaxes._rules import Rule
 
-__all__ = ["apply"]
+__all__ = ["hvp", "pullback", "pushforward", "values"]
 
 # A processor is at its best near its cache; an accelerator is busy with a thousand rows or more.
 PROCESSOR = 48 << 20
@@ -158,8 +158,37 @@ class Tiles(NamedTuple):
         return jnp.zeros(shape, self.working)
 
 
-def apply(rule: Rule, product: Product) -> Array:
-    """Return the function of the rows of a product, as a column."""
+def values(rule: Rule, product: Product) -> Array:
+    """Return the values of all rows, as a column."""
+    f, o = _function(rule, product)
+    return f(**o._asdict())
+
+
+def pushforward(rule: Rule, product: Product, factors: Factors) -> Array:
+    """Return the tangents of the values for those of the factors."""
+    f, o = _function(rule, product)
+    start, moving = _alike(o, factors)
+    return jax.jvp(lambda moved: f(**o._asdict() | moved), (start,), (moving,))[1]
+
+
+def pullback(rule: Rule, product: Product, u: Array, names: Iterable[str]) -> Factors:
+    """Return the cotangents of the factors of these names."""
+    f, o = _function(rule, product)
+    start = {name: getattr(o, name) for name in names}
+    y, by_factors = jax.vjp(lambda moved: f(**o._asdict() | moved), start)
+    return Factors(**by_factors(u.astype(y.dtype))[0])
+
+
+def hvp(rule: Rule, product: Product, moving: Factors) -> Factors:
+    """Return the derivative of the gradient of the sum of all values, by the factors that move."""
+    f, o = _function(rule, product)
+    gradient = jax.grad(lambda moved: jnp.sum(f(**o._asdict() | moved)))
+    start, tangents = _alike(o, moving)
+    return Factors(**jax.jvp(gradient, (start,), (tangents,))[1])
+
+
+def _function(rule: Rule, product: Product) -> tuple[Callable[..., Array], Operands]:
+    """Return a function of the operands, by their names, and these."""
     call, (features, weights, bias) = product.call, product.factors
     if call.working != call.dtype and features.dtype != jnp.bfloat16:
         # The range of float16 is too small for gradients.
@@ -168,8 +197,15 @@ def apply(rule: Rule, product: Product) -> Array:
     o = Operands(features, weights, bias, arrays.labels, arrays.where, arrays.label_smoothing)
     budget = PROCESSOR if jax.default_backend() == "cpu" else ACCELERATOR
     rows, classes = product.tiles(budget)
-    tiles = Tiles(rule, call.working, rows, max(1, rows // 16), classes)
-    return _compiled(tiles)(o).astype(call.dtype)
+    f = _compiled(Tiles(rule, call.working, rows, max(1, rows // 16), classes))
+    return lambda **o: f(Operands(**o)).astype(call.dtype), o
+
+
+def _alike(o: Operands, factors: Factors) -> tuple[Moving, Moving]:
+    """Return the factors that move, and their tangents in the same dtypes."""
+    moving = {name: v for name, v in factors._asdict().items() if v is not None}
+    start = {name: getattr(o, name) for name in moving}
+    return start, {name: v.astype(start[name].dtype) for name, v in moving.items()}
 
 
 @cache

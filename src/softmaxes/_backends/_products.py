@@ -24,6 +24,7 @@ __all__ = ["hvp", "pullback", "pushforward", "values"]
 Names: TypeAlias = Collection[str]
 
 BUDGET = 48 << 20
+STILL = Arrays(None)
 
 
 def values(rule: Rule, product: Product) -> Array:
@@ -31,7 +32,7 @@ def values(rule: Rule, product: Product) -> Array:
     return _column((apply(rule, tile.call) for tile in _tiles(product)), product)
 
 
-def pushforward(rule: Rule, product: Product, factors: Factors, arrays: Arrays) -> Array:
+def pushforward(rule: Rule, product: Product, factors: Factors, arrays: Arrays = STILL) -> Array:
     """Return the tangents of the values for those of the factors and of the call's arrays."""
 
     def tangent(tile: _Tile) -> Array:

@@ -17,42 +17,33 @@ from array_api_compat import torch as xp
 from torch.autograd import forward_ad
 
 from softmaxes import _rules, _states
-from softmaxes._arrays import Array, Arrays, Axes, Call, Factors, Product, leaves, mapped
-from softmaxes._backends import _products
+from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
 from softmaxes._rules import Rule, ingredients
 
 __all__ = [
+    "Flat",
+    "Function",
     "applied",
-    "applied_to_product",
     "apply",
-    "apply_to_product",
     "compute",
     "computed",
     "in_graph",
+    "keep_from_the_compiler",
+    "transposed",
 ]
 
 Flat: TypeAlias = Sequence[Array]
-FACTORS = len(Factors._fields)
-ALL = (True,) * (FACTORS + len(Arrays._fields))
 
 
 def apply(rule: Rule, call: Call) -> Array:
     """Return the rule's function of the call's arrays."""
-    _keep_from_the_compiler()
+    keep_from_the_compiler()
     return applied(rule.primal.__name__, call.axis, call.working, call.dtype, call.arrays)
-
-
-def apply_to_product(rule: Rule, product: Product) -> Array:
-    """Return the rule's function of the rows of a product, as a column."""
-    _keep_from_the_compiler()
-    call = product.call
-    options = rule.primal.__name__, call.working, call.dtype, product.tile_bytes
-    return applied_to_product(*options, product.factors, call.arrays)
 
 
 def compute(f: Callable[..., Array], jvp: Callable[..., Array], *arguments: Any) -> Array:
     """Return a formula of states, differentiated by its JVP."""
-    _keep_from_the_compiler()
+    keep_from_the_compiler()
     return computed(f.__name__, jvp.__name__, arguments)
 
 
@@ -61,15 +52,7 @@ def compute(f: Callable[..., Array], jvp: Callable[..., Array], *arguments: Any)
 
 def applied(name: str, axis: Axes, working: Any, dtype: Any, arrays: Arrays) -> Array:
     """Return the function that has the rule of this name."""
-    return _Function.apply(_OfScores(getattr(_rules, name), axis, working, dtype), *arrays)
-
-
-def applied_to_product(
-    name: str, working: Any, dtype: Any, tile_bytes: int | None, factors: Factors, arrays: Arrays
-) -> Array:
-    """Return the function that has the rule of this name, of a product."""
-    f = _OfProduct(getattr(_rules, name), working, dtype, tile_bytes)
-    return _Function.apply(f, *factors, *arrays[1:])
+    return Function.apply(_OfScores(getattr(_rules, name), axis, working, dtype), *arrays)
 
 
 def computed(name: str, jvp: str, arguments: tuple[Any, ...]) -> Array:
@@ -78,7 +61,7 @@ def computed(name: str, jvp: str, arguments: tuple[Any, ...]) -> Array:
     f = _OfStates(getattr(_states, name), getattr(_states, jvp), template)
     arrays = leaves(arguments)
     ndim = max(a.ndim for a in arrays)
-    return _Function.apply(f, *(a[(None,) * (ndim - a.ndim)] for a in arrays))
+    return Function.apply(f, *(a[(None,) * (ndim - a.ndim)] for a in arrays))
 
 
 def in_graph(f: Callable[..., Array]) -> None:
@@ -86,7 +69,7 @@ def in_graph(f: Callable[..., Array]) -> None:
     torch.compiler.allow_in_graph(f)
 
 
-def _keep_from_the_compiler() -> None:
+def keep_from_the_compiler() -> None:
     # It would look into the functions and differentiate the formulas. Of what it looks into it
     # executes the imports only; and where none is at work, importing the compiler takes seconds.
     if torch.compiler.is_compiling():
@@ -113,7 +96,7 @@ class _OfScores:
 
     def cotangents(self, y: Array, arrays: Flat, u: Array, needs: Sequence[bool]) -> Flat:
         if not self.needs_only_x(needs):
-            return _transposed(partial(self.tangent, y, arrays), arrays, u, needs)
+            return transposed(partial(self.tangent, y, arrays), arrays, u, needs)
         p, _ = ingredients(self.rule, partial(self.known, y, arrays), Arrays(None))
         u = u.to(self.working)
         g = self.rule.vjp(p, self.wide(arrays), u, axis=self.axis, xp=xp)
@@ -134,48 +117,12 @@ class _OfScores:
         """Return the function of a rule before it is rounded, which is y if that is kept."""
         if rule is self.rule and y is not None:
             return y
-        return _Function.apply(replace(self, rule=rule, dtype=self.working), *arrays)
+        return Function.apply(replace(self, rule=rule, dtype=self.working), *arrays)
 
     def wide(self, arrays: Flat) -> Arrays:
         real = (a is not None and a.is_floating_point() for a in arrays)
         pairs = zip(arrays, real, strict=True)
         return Arrays(*(a.to(self.working) if is_real else a for a, is_real in pairs))
-
-
-@dataclass(frozen=True)
-class _OfProduct:
-    """The function of a rule, of the rows of a product: of its factors, and all arrays but x."""
-
-    rule: Rule
-    working: Any
-    dtype: Any
-    tile_bytes: int | None
-
-    def value(self, *arrays: Array) -> Array:
-        return _products.values(self.rule, self.product(arrays))
-
-    def tangent(self, y: Array, arrays: Flat, tangents: Flat) -> Array:
-        factors, others = Factors(*tangents[:FACTORS]), Arrays(None, *tangents[FACTORS:])
-        dy = _products.pushforward(self.rule, self.product(arrays), factors, others)
-        return dy.to(self.dtype)
-
-    def cotangents(self, y: Array, arrays: Flat, u: Array, needs: Sequence[bool]) -> Flat:
-        product, u = self.product(arrays), u.to(self.working)
-        names = [name for name, needed in zip(Factors._fields, needs, strict=False) if needed]
-        of_factors = _products.pullback(self.rule, product, u, names) if names else Factors()
-        others = (False,) * FACTORS + tuple(needs[FACTORS:])
-        if not any(others):
-            return *of_factors, *(None for _ in arrays[FACTORS:])
-        of_others = _transposed(partial(self.tangent, y, arrays), arrays, u, others)
-        return *of_factors, *of_others[FACTORS:]
-
-    def kept(self, y: Array, arrays: Flat, needs: Sequence[bool]) -> Flat:
-        return None, *arrays  # no scores, nor anything made of them
-
-    def product(self, arrays: Flat) -> Product:
-        others = Arrays(None, *arrays[FACTORS:])
-        call = Call("", others, (-1,), self.working, self.dtype, (), (), (), xp)
-        return Product(Factors(*arrays[:FACTORS]), call, self.tile_bytes)
 
 
 @dataclass(frozen=True)
@@ -195,7 +142,7 @@ class _OfStates:
         return self.jvp(y, self.shaped(arrays), self.shaped(moving), xp=xp)
 
     def cotangents(self, y: Array, arrays: Flat, u: Array, needs: Sequence[bool]) -> Flat:
-        return _transposed(partial(self.tangent, y, arrays), arrays, u, needs)
+        return transposed(partial(self.tangent, y, arrays), arrays, u, needs)
 
     def kept(self, y: Array, arrays: Flat, needs: Sequence[bool]) -> Flat:
         return y, *arrays
@@ -205,7 +152,7 @@ class _OfStates:
         return mapped(lambda _: next(flat), self.template)
 
 
-class _Function(torch.autograd.Function):
+class Function(torch.autograd.Function):
     """One of the above, differentiable in every mode and to every order."""
 
     @staticmethod
@@ -216,7 +163,7 @@ class _Function(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, y: Array) -> None:
         ctx.f, *arrays = inputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_forward(*ctx.f.kept(y, arrays, ALL))
+        ctx.save_for_forward(*ctx.f.kept(y, arrays, (True,) * len(arrays)))
         ctx.save_for_backward(*ctx.f.kept(y, arrays, ctx.needs_input_grad[1:]))
 
     @staticmethod
@@ -242,10 +189,10 @@ class _Function(torch.autograd.Function):
                 return a if a is None else a.movedim(d, 0)
             return a.expand(info.batch_size, *a.shape)
 
-        return _Function.apply(f, *map(batch_first, arrays, in_dims[1:])), 0
+        return Function.apply(f, *map(batch_first, arrays, in_dims[1:])), 0
 
 
-def _transposed(
+def transposed(
     linear: Callable[[Flat], Array], arrays: Flat, u: Array, needs: Sequence[bool]
 ) -> Flat:
     """Return the cotangents of the arrays that need one, by the transpose of the JVP."""

@@ -1,6 +1,7 @@
 """PyTorch's compiler, told as this file is imported what not to look into."""
 
-from softmaxes._backends._torch import applied, applied_to_product, computed, in_graph
+from softmaxes._backends._torch import applied, computed, in_graph
+from softmaxes._backends._torch_products import applied_to_product
 
 in_graph(applied)
 in_graph(applied_to_product)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softmaxes import _rules
 from softmaxes._arrays import Array, checked_product
-from softmaxes._backends import apply_to_product
+from softmaxes._backends import of_products
 
 __all__ = ["linear_cross_entropy"]
 
@@ -124,6 +124,5 @@ def linear_cross_entropy(
         label_smoothing=label_smoothing,
         tile_bytes=tile_bytes,
     )
-    return product.call.shaped(
-        apply_to_product(_rules.cross_entropy, product), product.call.reduced
-    )
+    y = of_products(product.call.xp).values(_rules.cross_entropy, product)
+    return product.call.shaped(y, product.call.reduced)
