@@ -89,6 +89,7 @@ PRINTED = {
         "tensor([0.5000, 0.5000, 0.0000])",
     ],
     "linear_cross_entropy.md": ["(4096, 64, 32768) plain 1", "bfloat16\nfloat32"],
+    "training.md": ["26284 tokens, 3481 words", "without_scores  [8.1", "with_scores     [8.1"],
     "api.md": ["info", "check", "--json"],
 }
 SLOW = ["numerics.md"]

@@ -18,6 +18,7 @@ LEVELS = (
     {"__main__"},
     {"__init__"},
     {"derivatives", "online"},
+    {"_linearised"},
     {"losses"},
     {"_functions"},
     {"_backends"},

@@ -25,10 +25,10 @@ SIGNATURES = {
     "linear_cross_entropy": (
         "(features, weights, labels, /, *, bias=None, where=None, label_smoothing=0.0, tile_bytes=None)"
     ),
-    "jvp": "(function, x, v, /, *rest, **options)",
-    "vjp": "(function, x, /, *rest, **options)",
+    "jvp": "(function, x, v, /, *rest, argnames=None, **options)",
+    "vjp": "(function, x, /, *rest, argnames=None, **options)",
     "jacobian": "(function, x, /, *rest, **options)",
-    "hvp": "(function, x, v, /, *rest, **options)",
+    "hvp": "(function, x, v, /, *rest, argnames=None, **options)",
     "cross_entropy": "(logits, labels, /, axis=-1, *, where=None, label_smoothing=0.0)",
     "kl_divergence": "(p_logits, q_logits, /, axis=-1, *, where=None)",
     "entropy": "(logits, /, axis=-1, *, where=None)",

@@ -78,11 +78,12 @@ def linear_cross_entropy(
 
     The Jacobian by the features is :math:`(Q p - q)^\top W` with :math:`Q = \sum_i q_i`, the Hessian
     :math:`Q\, W^\top (\operatorname{diag}(p) - p p^\top) W`. JAX and PyTorch differentiate by the
-    features, weights, bias and real labels, to any order and in every mode. In JAX no derivative
-    keeps the scores; PyTorch's reverse mode keeps them all. In JAX the gradients of a mean or a sum
-    are computed along with the values, at the cost of three products. Where the examples have
-    different cotangents, and by real labels, two more are needed: so leave examples out by `where`,
-    not by a factor. `softmaxes.vjp`, `softmaxes.jvp` and `softmaxes.hvp` do not take this function.
+    features, weights, bias and real labels, to any order and in every mode, and first derivatives
+    keep no scores. In JAX the gradients of a mean or a sum are computed along with the values, at
+    the cost of three products. Where the examples have different cotangents, and by real labels, two
+    more are needed: so leave examples out by `where`, not by a factor. In PyTorch the gradients cost
+    four. On every library `softmaxes.vjp`, `softmaxes.jvp` and `softmaxes.hvp` differentiate by the
+    features or, with ``argnames=("features", "weights", "bias")``, by any of the three.
 
     A label on a masked class, or on one with the score -inf, has the loss +inf. Where no class takes
     part, loss and gradient are 0. A score that is NaN makes the loss of its own example NaN, and so
