@@ -34,7 +34,7 @@ SEAM = {
     "jax": {
         "_backends/_jax.py",
         "_backends/_jax_products.py",
-        "_backends/_jax_transposes.py",
+        "_backends/_jax_modes.py",
         "_cli/_jax.py",
     },
     "torch": {"_backends/_torch.py"},

@@ -486,12 +486,50 @@ def test_the_compiler_of_pytorch_finds_one_graph(torch):
         np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-15)
 
 
-def test_a_checkpoint_changes_no_gradient(jax):
+def in_a_loop(jax, f):
+    """The mean of f over halved and whole features, in a loop of JAX."""
+
+    def loop(features, *others):
+        return jax.lax.scan(
+            lambda total, scale: (total + f(scale * features, *others).mean(), None),
+            0.0,
+            jax.numpy.asarray([0.5, 1.0]),
+        )[0]
+
+    return loop
+
+
+def saving_products(jax, f):
+    return jax.checkpoint(f, policy=jax.checkpoint_policies.dots_saveable)
+
+
+COMPOSITIONS = {
+    "checkpoint": lambda jax, f, *a: grad(jax, jax.checkpoint(f), mean)(*a),
+    "checkpoint that saves": lambda jax, f, *a: grad(jax, saving_products(jax, f), mean)(*a),
+    "tangent of a checkpoint": lambda jax, f, *a: jax.jvp(jax.checkpoint(f), a, a),
+    "second derivative of a checkpoint": lambda jax, f, *a: jax.jvp(
+        grad(jax, jax.checkpoint(f), mean), a, a
+    )[1],
+    "loop": lambda jax, f, *a: grad(jax, in_a_loop(jax, f), mean)(*a),
+    "checkpoint of a loop": lambda jax, f, *a: grad(jax, jax.checkpoint(in_a_loop(jax, f)), mean)(
+        *a
+    ),
+    "loop of checkpoints": lambda jax, f, *a: grad(jax, in_a_loop(jax, jax.checkpoint(f)), mean)(
+        *a
+    ),
+    "tangents, twice many": lambda jax, f, *a: jax.jacfwd(jax.jacfwd(f, 2), 2)(*a),
+}
+
+
+@pytest.mark.parametrize("composed", COMPOSITIONS.values(), ids=COMPOSITIONS)
+def test_checkpoints_loops_and_batches_change_no_derivative(jax, composed):
     arrays = tuple(map(jax.numpy.asarray, ARRAYS[:3]))
-    expected = jax.jit(grad(jax, tiled_loss, mean))(*arrays)
-    actual = jax.jit(grad(jax, jax.checkpoint(tiled_loss), mean))(*arrays)
+    expected, actual = (
+        jax.tree.leaves(jax.jit(partial(composed, jax, f))(*arrays))
+        for f in (formed_loss, tiled_loss)
+    )
     for e, a in zip(expected, actual, strict=True):
-        np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(a, e, **CLOSE)
 
 
 @pytest.mark.parametrize("argnums", [0, 1, 2, (0, 2)])

@@ -22,7 +22,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from softmaxes._arrays import Array, Arrays, Factors, Product
 from softmaxes._backends._jax import differentiable, rematerialised
-from softmaxes._backends._jax_transposes import linear
+from softmaxes._backends._jax_modes import Modes, value_and_tangent
 from softmaxes._rules import Rule
 
 __all__ = ["hvp", "pullback", "pushforward", "values"]
@@ -216,42 +216,65 @@ def _compiled(tiles: Tiles) -> Any:
     def f_jvp(primals: tuple[Operands], tangents: tuple[Operands]) -> tuple[Array, Array]:
         (o,), (t,) = primals, tangents
         moving = {name: a for name, a in t._asdict().items() if _moves(a)}
-        by_features = moving.pop("features", None)
-        unit = tiles.gradients(o, jnp.ones((o.features.shape[0], 1), tiles.working))
-        dy = jnp.zeros_like(unit.y)
-        if by_features is not None:
-            dy = jnp.sum(unit.features * by_features, axis=1, keepdims=True)
-        if moving:
-            pushforward = partial(_pushforward, tiles)
-            pullback = partial(_pullback, tiles, tuple(moving))
-            dy = dy + linear(pushforward, pullback, (o, unit.weights, unit.bias), moving)
-        return unit.y, dy
+        return value_and_tangent(
+            Modes(
+                together=partial(_pushforward, tiles),
+                first=partial(_unit, tiles),
+                tangent=partial(_tangent, tiles),
+                transpose=partial(_pullback, tiles, tuple(moving)),
+            ),
+            o,
+            moving,
+        )
 
     f.defjvp(f_jvp, symbolic_zeros=True)
     return jax.jit(f)
 
 
-def _pushforward(tiles: Tiles, kept: Any, moving: Moving) -> Array:
-    """Return the tangents of the values for those of the other operands than the features."""
-    o, *_ = kept
+def _pushforward(tiles: Tiles, o: Operands, moving: Moving) -> tuple[Array, Array]:
+    """Return the values and their tangents."""
     start = {name: getattr(o, name) for name in moving}
-    return jax.jvp(lambda moved: tiles.values(o._replace(**moved)), (start,), (moving,))[1]
+    found: tuple[Array, Array] = jax.jvp(
+        lambda moved: tiles.values(o._replace(**moved)), (start,), (moving,)
+    )
+    return found
 
 
-def _pullback(tiles: Tiles, names: tuple[str, ...], kept: Any, u: Array) -> Moving:
+def _unit(tiles: Tiles, o: Operands) -> tuple[Array, Gradients]:
+    """Return the values, and the cotangents for a column of ones."""
+    g = tiles.gradients(o, jnp.ones((o.features.shape[0], 1), tiles.working))
+    return g.y, g._replace(y=None)
+
+
+def _tangent(tiles: Tiles, known: tuple[Operands, Gradients], moving: Moving) -> Array:
+    """Return the tangents of the values."""
+    o, unit = known
+    others = {name: v for name, v in moving.items() if name != "features"}
+    dy = _pushforward(tiles, o, others)[1] if others else jnp.zeros_like(unit.features[:, :1])
+    if "features" not in moving:
+        return dy
+    return dy + jnp.sum(unit.features * moving["features"], axis=1, keepdims=True)
+
+
+def _pullback(
+    tiles: Tiles, names: tuple[str, ...], known: tuple[Operands, Gradients], u: Array
+) -> Moving:
     """Return the transpose: a multiple of what is known, where the rows have one cotangent."""
-    o, by_weights, by_bias = kept
+    o, unit = known
     soft = "labels" in names
 
     def scaled() -> tuple[Array, Array, None]:
         common = jnp.sum(u[:1])
-        return common * by_weights, common * by_bias, None
+        return common * unit.weights, common * unit.bias, None
 
     def again() -> tuple[Array, Array, Array]:
         return tiles.gradients(o, u, soft=soft)[2:]
 
-    found = again() if soft else lax.cond(jnp.all(u == u[:1]), scaled, again)
-    g = Gradients(None, None, *found)
+    others = set(names) - {"features"}
+    found = (
+        again() if soft else lax.cond(jnp.all(u == u[:1]), scaled, again) if others else (None,) * 3
+    )
+    g = Gradients(None, u * unit.features, *found)
     return {name: getattr(g, name).astype(getattr(o, name).dtype) for name in names}
 
 
