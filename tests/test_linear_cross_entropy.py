@@ -277,6 +277,42 @@ def test_closed_form_derivatives_are_those_of_the_scores(backend, tiling, labels
         np.testing.assert_allclose(backend.to_numpy(a), e, **CLOSE)
 
 
+def test_closed_form_derivatives_ignore_what_stands_in_a_row_left_out(backend):
+    valid = np.arange(ROWS) % 3 != 0
+    bad, labels = np.where(valid[:, None], FEATURES, np.nan), np.where(valid, LABELS, -100)
+
+    def derivatives(features, weights, labels, u, *v, **options):
+        options |= {"tile_bytes": TILES["some rows"], "argnames": NAMES[:2]}
+        function = sm.linear_cross_entropy
+        y, pullback = sm.vjp(function, features, weights, labels, **options)
+        dy = sm.jvp(function, features, v, weights, labels, **options)[1]
+        of_x, of_w = pullback(u)
+        h_x, h_w = sm.hvp(function, features, v, weights, labels, **options)
+        return y, dy, of_x, h_x, of_w, h_w
+
+    arrays = (bad, WEIGHTS / 3, labels, COTANGENTS, bad, WEIGHTS)
+    where = backend.asarray(valid[:, None], None)
+    found = backend.run(derivatives, *(on(backend, a, "float64") for a in arrays), where=where)
+    short = (a[valid] if len(a) == ROWS else a for a in (FEATURES, *arrays[1:4], FEATURES, WEIGHTS))
+    expected = derivatives(*short)
+    for e, a in zip(expected, map(backend.to_numpy, found), strict=True):
+        of_rows = len(a) == ROWS
+        assert not of_rows or not a[~valid].any()
+        np.testing.assert_allclose(a[valid] if of_rows else a, e, **CLOSE)
+
+
+def test_no_rows_have_closed_form_gradients_of_0(backend):
+    features, weights = backend.asarray(np.zeros((0, H))), backend.asarray(WEIGHTS)
+
+    def gradients(features, weights, labels):
+        y, pullback = sm.vjp(sm.linear_cross_entropy, features, weights, labels, argnames=NAMES[:2])
+        return pullback(y)
+
+    found = backend.run(gradients, features, weights, backend.asarray([], "int64"))
+    assert [tuple(a.shape) for a in found] == [(0, H), (CLASSES, H)]
+    assert not backend.to_numpy(found[1]).any()
+
+
 def test_the_first_argument_is_differentiated_where_no_name_is_given(backend):
     arrays = [on(backend, a, "float64") for a in (*ARRAYS[:2], LABELS, COTANGENTS, DIRECTIONS[0])]
     function = sm.linear_cross_entropy
