@@ -365,6 +365,8 @@ BAD_NAMES = {
     "unknown": ("labels", ValueError, "argnames must be one of features, weights, bias or a tuple"),
     "twice": (("bias", "bias"), ValueError, "argnames must be one of features"),
     "none": ((), ValueError, "argnames must be one of features"),
+    "a list": (["bias"], ValueError, r"or a tuple of several, got \['bias'\]"),
+    "a number": (0, ValueError, "argnames must be one of features"),
 }
 
 

@@ -224,7 +224,7 @@ def _of_factors(rule: _rules.Rule, product: Product, argnames: Any) -> OfProduct
     argnames = "features" if argnames is None else argnames
     known = [name for name, a in product.factors._asdict().items() if a is not None]
     names = argnames if isinstance(argnames, tuple) else (argnames,)
-    if not names or len(set(names)) < len(names) or not set(names).issubset(known):
+    if not names or any(name not in known or names.count(name) > 1 for name in names):
         expected = f"one of {', '.join(known)} or a tuple of several"
         raise ValueError(f"argnames must be {expected}, got {argnames!r}")
     y = product.call.shaped(
