@@ -508,6 +508,29 @@ def test_pytorch_finds_first_and_second_derivatives_in_both_modes(torch, soft):
     assert torch.autograd.gradgradcheck(f, arrays, check_fwd_over_rev=True)
 
 
+def test_autocast_of_pytorch_rounds_no_factor(torch):
+    features, weights = (torch.tensor(a / 3, dtype=torch.float32) for a in (FEATURES, WEIGHTS))
+    labels = torch.from_numpy(LABELS)
+
+    def derivatives():
+        def loss(*arrays):
+            return sm.linear_cross_entropy(*arrays, labels).sum()
+
+        arrays = features, weights
+        forward = torch.func.jvp(loss, arrays, arrays)
+        backward = loss(features.requires_grad_(), weights.requires_grad_())
+        arrays = features.detach(), weights.detach()
+        y, pullback = sm.vjp(sm.linear_cross_entropy, *arrays, labels)
+        found = forward, torch.autograd.grad(backward, (features, weights)), (y, pullback(y))
+        return [a.detach() for pair in found for a in pair]
+
+    expected = derivatives()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = derivatives()
+    assert all(e.dtype == a.dtype for e, a in zip(expected, actual, strict=True))
+    assert all(torch.equal(e, a) for e, a in zip(expected, actual, strict=True))
+
+
 def test_the_compiler_of_pytorch_finds_one_graph(torch):
     labels = torch.from_numpy(LABELS)
 

@@ -8,6 +8,7 @@ only file that says `import torch`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -28,6 +29,7 @@ __all__ = [
     "compute",
     "computed",
     "in_graph",
+    "in_its_dtypes",
     "keep_from_the_compiler",
     "transposed",
 ]
@@ -157,7 +159,8 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def forward(f: Any, *arrays: Array) -> Array:
-        return f.value(*arrays)
+        with in_its_dtypes(arrays):
+            return f.value(*arrays)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, y: Array) -> None:
@@ -171,14 +174,15 @@ class Function(torch.autograd.Function):
         if u is None:
             return (None,) * len(ctx.needs_input_grad)
         y, *arrays = ctx.saved_tensors
-        return None, *ctx.f.cotangents(y, arrays, u, ctx.needs_input_grad[1:])
+        with in_its_dtypes(ctx.saved_tensors):
+            return None, *ctx.f.cotangents(y, arrays, u, ctx.needs_input_grad[1:])
 
     @staticmethod
     def jvp(ctx: Any, _: Any, *tangents: Array) -> Array:
         # What is saved moves itself, in this direction and perhaps in an outer one, which counts.
         still = partial(forward_ad.unpack_dual, level=0)
         y, *arrays = (None if a is None else still(a).primal for a in ctx.saved_tensors)
-        with forward_ad._set_fwd_grad_enabled(True):
+        with forward_ad._set_fwd_grad_enabled(True), in_its_dtypes(ctx.saved_tensors):
             return ctx.f.tangent(y, arrays, tangents)
 
     @staticmethod
@@ -190,6 +194,13 @@ class Function(torch.autograd.Function):
             return a.expand(info.batch_size, *a.shape)
 
         return Function.apply(f, *map(batch_first, arrays, in_dims[1:])), 0
+
+
+def in_its_dtypes(arrays: Flat) -> Any:
+    """Compute in the dtypes of the arrays: autocast would round the factors of a product."""
+    kind = next(a.device.type for a in arrays if a is not None)
+    known = torch.amp.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if known else nullcontext()
 
 
 def transposed(

@@ -7,9 +7,9 @@ its derivatives. They are what every library has, made of functions that have de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from array_api_compat import torch as xp
@@ -17,13 +17,32 @@ from array_api_compat import torch as xp
 from softmaxes import _rules
 from softmaxes._arrays import Array, Arrays, Call, Factors, Product
 from softmaxes._backends import _products
-from softmaxes._backends._products import hvp, pullback, pushforward
-from softmaxes._backends._torch import Flat, Function, keep_from_the_compiler, transposed
+from softmaxes._backends._torch import (
+    Flat,
+    Function,
+    in_its_dtypes,
+    keep_from_the_compiler,
+    transposed,
+)
 from softmaxes._rules import Rule
 
 __all__ = ["applied_to_product", "hvp", "pullback", "pushforward", "values"]
 
 FACTORS = len(Factors._fields)
+
+
+def _of_product(f: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(f)
+    def exact(rule: Rule, product: Product, *rest: Any) -> Any:
+        with in_its_dtypes(product.factors):
+            return f(rule, product, *rest)
+
+    return exact
+
+
+pushforward = _of_product(_products.pushforward)
+pullback = _of_product(_products.pullback)
+hvp = _of_product(_products.hvp)
 
 
 def values(rule: Rule, product: Product) -> Array:
