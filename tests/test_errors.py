@@ -19,12 +19,24 @@ class Unknown:
     pass
 
 
+class Named:
+    """Stands in for an array of xarray, which is known by its module."""
+
+
+Named.__module__ = "xarray.core.dataarray"
+
 # What x must not be: the exception, what it was, what was expected.
 BAD_X = {
     "None": (None, TypeError, "NoneType", "an array, a sequence of numbers or a number"),
     "string": ("1.0", TypeError, "str", "an array, a sequence of numbers or a number"),
     "dict": ({0: 1.0}, TypeError, "dict", "an array, a sequence of numbers or a number"),
     "object": (Unknown(), TypeError, "Unknown", "an array, a sequence of numbers or a number"),
+    "array with named axes": (
+        Named(),
+        TypeError,
+        "xarray.core.dataarray.Named",
+        "through xarray.apply_ufunc, or hand over the .data",
+    ),
     "iterator": (
         iter([1.0, 2.0]),
         TypeError,
@@ -230,6 +242,20 @@ def test_an_option_of_another_function_is_unknown():
 @every_function
 def test_a_scalar_has_no_other_axis(function, axis):
     refused(partial(function, 1.0, axis), ValueError, "axis", str(axis), "0 axes")
+
+
+@pytest.mark.parametrize("option", ["where", "temperature"])
+def test_an_option_with_named_axes_is_told_of_apply_ufunc(option):
+    call = partial(sm.softmax, X, **{option: Named()})
+    refused(call, TypeError, option, "xarray.core.dataarray.Named", "apply_ufunc", ".data")
+
+
+def test_what_xarray_makes_is_known_by_its_module():
+    xarray = pytest.importorskip("xarray")
+    a = xarray.DataArray(X, dims=("row", "class"))
+    for named in (a, a.variable, a.to_dataset(name="scores")):
+        refused(partial(sm.softmax, named), TypeError, "x", type(named).__name__, "apply_ufunc")
+    np.testing.assert_array_equal(sm.softmax(a.data), sm.softmax(X))
 
 
 def test_numbers_of_python_that_numpy_keeps_as_objects_are_real():

@@ -74,7 +74,7 @@ def as_array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace
     if xp is None or last_name(type(a)) == "MaskedArray":
         raise TypeError(
             f"{name} must be an array, a sequence of {kind.noun}s or a {kind.noun}, "
-            f"got {type(a).__module__}.{type(a).__qualname__}"
+            f"got {type(a).__module__}.{type(a).__qualname__}{_advice(a)}"
         )
     if not is_kind(a.dtype, kind.dtypes, xp):
         was = (
@@ -84,6 +84,13 @@ def as_array(name: str, value: Any, kind: Kind = REAL) -> tuple[Array, Namespace
         )
         raise TypeError(f"{name} must be {kind.adjective}, got {was}")
     return a, xp
+
+
+def _advice(a: Any) -> str:
+    """Return what to do with an array whose axes have names, nothing for anything else."""
+    if not type(a).__module__.startswith("xarray."):
+        return ""
+    return "; call through xarray.apply_ufunc, or hand over the .data of a DataArray"
 
 
 def namespace_of(a: Any) -> Namespace:
