@@ -93,6 +93,14 @@ def doctest(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def howto(session: nox.Session) -> None:
+    """Run the pages about other libraries, and compare with the calls of each."""
+    session.install("-e.", *groups("test-base", "howto"))
+    files = ("tests/test_docs.py", "tests/test_errors.py")
+    session.run("pytest", *files, "-k", "howto or elsewhere or xarray", *session.posargs)
+
+
+@nox.session(default=False)
 def lint(session: nox.Session) -> None:
     """Check style, formatting, spelling, docstrings and the shape of the repository."""
     session.install(*groups("lint"))

@@ -5,10 +5,11 @@ import os
 import re
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
-from test_peers import README_ROWS
+from test_peers import README_ROWS, written
 
 import softmaxes as sm
 from softmaxes import online
@@ -24,6 +25,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DISPLAY = re.compile(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", re.DOTALL | re.MULTILINE)
 # What the README says that its examples print.
 OUTPUT = re.compile(r"^```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+# The libraries that an example imports.
+IMPORTED = re.compile(r"^(?:import|from) (\w+)", re.MULTILINE)
 # A row of a table, with its cells apart.
 ROW = re.compile(r"^\| (.*) \|$", re.MULTILINE)
 
@@ -88,6 +91,38 @@ PRINTED = {
         "[ 0.2500, -0.2500,  0.0000]",
         "tensor([0.5000, 0.5000, 0.0000])",
     ],
+    "howto/einops.md": [
+        "(2, 3, 4) True",
+        "[[ 5.33141162  7.33141162]\n [13.33141162 15.33141162]]",
+        "[[1. 1.]\n [1. 1.]]",
+    ],
+    "howto/equinox.md": [
+        "loss 1.05, then 0.0",
+        "right, of the points not seen: 100%",
+        "True False",
+    ],
+    "howto/flax.md": ["[ True  True False]", "False True", "True False", "True"],
+    "howto/jaxtyping.md": [
+        "(2, 3, 4) (2, 3, 4)",
+        "(2, 3)",
+        "Type-check error whilst checking the parameters of __main__.attend",
+        "Type-check error whilst checking the parameters of __main__.attend",
+        "numpy\njaxlib._jax\ntorch",
+    ],
+    "howto/numpyro.md": ["True", "4.1 ± 0."],
+    "howto/scikit_learn.md": [
+        "(150, 3) True True",
+        "0.91\n0.90",
+        "Tensor torch.float64 True",
+        "[[0.11920292 0.88079708]\n [0.5        0.5       ]]",
+    ],
+    "howto/xarray.md": [
+        "('place', 'class') [1. 1. 1. 1.]",
+        "('place',) ",
+        "dask.array.core {'place': (2, 2), 'class': (2, 1)}\nTrue\ndask.array.core",
+        "[0. 0. 0. 0.]",
+        "got xarray.core.dataarray.DataArray; call through xarray.apply_ufunc",
+    ],
     "linear_cross_entropy.md": ["(4096, 64, 32768) plain 1", "bfloat16\nfloat32"],
     "training.md": ["26284 tokens, 3481 words", "without_scores  [8.1", "with_scores     [8.1"],
     "api.md": ["info", "check", "--json"],
@@ -106,9 +141,19 @@ def examples(page):
     return found
 
 
-PAGES = [
-    pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in SLOW else [])
-    for page in [README, *sorted(DOCS.glob("*.md"))]
+def name_of(page):
+    """The path of a page, from the folder of the pages on."""
+    return page.relative_to(ROOT).as_posix().removeprefix("docs/")
+
+
+PAGES = [*sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("howto/*.md"))]
+EXECUTED = [
+    pytest.param(
+        page,
+        id=name_of(page),
+        marks=[pytest.mark.slow] if page.name in SLOW else [],
+    )
+    for page in [README, *PAGES]
     if examples(page)
 ]
 
@@ -126,7 +171,8 @@ def reader(monkeypatch):
     double = jax is not None and jax.config.jax_enable_x64
     if double:
         jax.config.update("jax_enable_x64", False)
-    yield
+    with mock.patch.dict(os.environ):  # a page may set what scikit-learn asks for
+        yield
     if double:
         jax.config.update("jax_enable_x64", True)
 
@@ -135,15 +181,20 @@ def reader(monkeypatch):
 
 
 @pytest.mark.usefixtures("reader")
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", EXECUTED)
 def test_every_example_of_a_page_runs_and_prints_what_is_known(page, capsys):
-    for library in ("dask", "jax", "matplotlib", "torch"):
-        if f"import {library}" in page.read_text(encoding="utf-8"):
-            pytest.importorskip(library, reason=f"{page.name} has examples with {library}")
+    code = "".join(code for _, code in examples(page))
+    skip_without(code)
     namespace = {"__name__": "__main__"}
     for line, code in examples(page):
         exec(compile("\n" * line + code, page, "exec"), namespace)
-    assert missing(PRINTED.get(page.name, []), capsys.readouterr().out) == []
+    assert missing(PRINTED.get(name_of(page), []), capsys.readouterr().out) == []
+
+
+def skip_without(code):
+    """Skip the test where a library that the code imports is not installed."""
+    for library in sorted(set(IMPORTED.findall(code)) - {"softmaxes"}):
+        pytest.importorskip(library, reason=f"the example needs {library}")
 
 
 def missing(expected, printed):
@@ -159,9 +210,7 @@ def missing(expected, printed):
 
 
 def test_no_page_shows_python_that_is_not_run():
-    idle = {
-        page.name: BLOCK.findall(page.read_text(encoding="utf-8")) for page in DOCS.glob("*.md")
-    }
+    idle = {page.name: BLOCK.findall(page.read_text(encoding="utf-8")) for page in PAGES}
     assert {name: blocks for name, blocks in idle.items() if blocks} == {}
 
 
@@ -170,10 +219,58 @@ def test_the_table_of_the_readme_is_the_one_that_is_tested():
     assert [row.split(" | ") for row in rows] == [list(row[:4]) for row in README_ROWS]
 
 
+# A row of a table that begins with a call.
+CALLS = re.compile(r"^\| (`[^|]*\(.*)\|$", re.MULTILINE)
+SECTION = re.compile(r"^## .*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+COMING_FROM = SECTION.findall((DOCS / "coming_from.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of SciPy, on the lines that are NaN
+@pytest.mark.parametrize("last", range(len(COMING_FROM)), ids=lambda n: COMING_FROM[n].split()[1])
+def test_each_line_for_those_who_come_from_elsewhere_says_what_is_computed(last):
+    page = "".join(COMING_FROM[: last + 1])
+    code = "".join(CELL.findall(page))
+    skip_without(code)
+    namespace = {}
+    exec(code, namespace)
+    rows = CALLS.findall(COMING_FROM[last])
+    assert rows
+    assert [said for row in rows for said in untrue(row, namespace)] == []
+
+
+def untrue(row, namespace):
+    """What a line says that is not so: its two calls return the same, or each what it is said to give."""
+    theirs, *gives, ours, last = (cell.strip() for cell in row.split("|"))
+    values = [eval(call.strip("`"), namespace) for call in (theirs, ours)]
+    if gives:
+        return [
+            f"{call} gives {said}, not {written(value)}"
+            for call, said, value in zip((theirs, ours), (*gives, last), values, strict=True)
+            if said != written(value)
+        ]
+    agree = all(map(close, *map(arrays, values)))
+    return [] if agree else [f"{theirs} gives {values[0]}, {ours} gives {values[1]}"]
+
+
+def arrays(values):
+    return [np.asarray(a) for a in (values if isinstance(values, tuple) else (values,))]
+
+
+def close(theirs, ours):
+    """Tell whether two results agree, on scores where the peers are right to some ulp."""
+    same = theirs.shape == ours.shape and theirs.dtype == ours.dtype
+    return same and np.allclose(
+        theirs, ours, rtol=16 * np.finfo(ours.dtype).eps, atol=0, equal_nan=True
+    )
+
+
 def test_every_page_is_in_the_table_of_contents():
-    index = (DOCS / "index.md").read_text(encoding="utf-8")
-    contents = index.partition("```{toctree}")[2].partition("```")[0].split()
-    assert {page.stem for page in DOCS.glob("*.md")} == {"index", *contents} - {":hidden:"}
+    found = {DOCS / "index.md"}
+    for index in (DOCS / "index.md", DOCS / "howto" / "index.md"):
+        contents = index.read_text(encoding="utf-8").partition("```{toctree}")[2].partition("```")
+        found |= {index.parent / f"{name}.md" for name in contents[0].split() if name != ":hidden:"}
+    assert found == set(PAGES)
 
 
 def test_every_public_name_is_in_the_reference():
@@ -184,11 +281,10 @@ def test_every_public_name_is_in_the_reference():
     assert sorted(described) == sorted(PUBLIC)
 
 
-@pytest.mark.parametrize(
-    "page", [*ROOT.glob("*.md"), *DOCS.glob("*.md")], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *PAGES], ids=name_of)
 def test_every_link_to_a_file_leads_somewhere(page):
-    links = re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8"))
+    prose = re.sub(r"`[^`]*`", "", page.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)#:\s]+)\)", prose)
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
