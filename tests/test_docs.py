@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from conftest import LIBRARIES, MODULES
 from test_peers import README_ROWS, written
 
 import softmaxes as sm
@@ -40,6 +41,10 @@ PRINTED = {
         "[1.0000000e+00 2.0611537e-09 2.0611537e-09]\n[-4.1223074e-09  2.0611537e-09  2.0611537e-09]",
         "[1.0000000e+00 2.0611537e-09 2.0611537e-09]\n[-4.1223074e-09  2.0611537e-09  2.0611537e-09]",
         "[-4.1223074e-09  2.0611537e-09  2.0611537e-09]",
+    ],
+    "swapping.md": [
+        "numpy: loss 1.099, then 0.012, on numpy\njax.numpy: loss 1.099, then 0.012, on jaxlib._jax",
+        "torch: loss 1.099, then 0.012, on torch\n[True, True]",
     ],
     "softmax.md": [
         "[0.0320586  0.08714432 0.23688282 0.64391426] 1.0",
@@ -286,6 +291,49 @@ def test_every_link_to_a_file_leads_somewhere(page):
     prose = re.sub(r"`[^`]*`", "", page.read_text(encoding="utf-8"))
     links = re.findall(r"\]\(([^)#:\s]+)\)", prose)
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+EXAMPLE = DOCS / "examples" / "attention.py"
+
+
+def trained(library):
+    """The query, the weights and the losses of the example model on an array library."""
+    model = {"__name__": "__main__"}
+    code = EXAMPLE.read_text(encoding="utf-8")
+    exec(code.replace("import numpy as xp", f"import {library} as xp"), model)
+    assert type(model["query"]) is type(model["xp"].asarray([1.0]))
+    return [np.asarray(model[name]) for name in ("query", "weights", "losses")]
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("name", [name for name in LIBRARIES if name != "dask"])
+def test_the_example_model_learns_the_same_on_every_library(name):
+    pytest.importorskip(MODULES[name])
+    results = trained(MODULES[name] if name != "jax" else "jax.numpy")
+    losses = results[-1]
+    assert losses[-1] < 0.02 * losses[0]
+    for actual, expected in zip(results, trained("numpy"), strict=True):
+        # 100 steps, each of which rounds by 6e-8
+        assert abs(actual - expected).max() < 1e-5 * abs(expected).max()
+
+
+@pytest.mark.usefixtures("reader")
+def test_the_gradients_of_the_example_model_are_those_of_jax(jax):
+    model = {"__name__": "model"}
+    exec(EXAMPLE.read_text(encoding="utf-8").replace("numpy as xp", "jax.numpy as xp"), model)
+    batch = model["batch"]()
+    query, weights = np.ones(4, "float32"), np.eye(4, 3, dtype="float32")
+
+    def loss(query, weights):
+        scores = jax.numpy.where(batch[1], batch[0] @ query, -jax.numpy.inf)
+        context = (jax.nn.softmax(scores)[..., None] * batch[0]).sum(1)
+        log_p = jax.nn.log_softmax(context @ weights)
+        return -jax.numpy.take_along_axis(log_p, batch[2][:, None], -1).mean()
+
+    actual = model["gradients"](query, weights, *batch)
+    value, expected = jax.value_and_grad(loss, argnums=(0, 1))(query, weights)
+    for a, b in zip(actual, (value, *expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
 # The docstrings -------------------------------------------------------------------------------------------------------
