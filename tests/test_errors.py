@@ -321,6 +321,54 @@ def test_arrays_of_two_libraries_are_refused(backend, option):
     refused(call, TypeError, option, name, "one library", NAMES[backend.name.partition("-")[0]])
 
 
+# Calls with a second array `a`, under the name that the message gives the two.
+PAIRS = {
+    "x and temperature": lambda x, a: sm.softmax(x, temperature=a),
+    "x and weights": lambda x, a: sm.logsumexp(x, weights=a),
+    "x and where": lambda x, a: sm.log_softmax(x, where=a > 0),
+    "x and v": lambda x, a: sm.jvp(sm.softmax, x, a),
+    "x and u": lambda x, a: sm.vjp(sm.softmax, x)[1](a),
+    "logits and labels": sm.cross_entropy,
+    "p_logits and q_logits": sm.kl_divergence,
+    "features and weights": lambda x, a: sm.linear_cross_entropy(x, a, [0, 1]),
+}
+every_pair = pytest.mark.parametrize(("names", "call"), PAIRS.items(), ids=PAIRS)
+
+
+@every_pair
+def test_arrays_on_two_devices_are_refused(names, call):
+    xp = pytest.importorskip("array_api_strict")
+    x, a = xp.asarray(X), xp.asarray(X, device=xp.Device("device1"))
+    refused(partial(call, x, a), ValueError, names, "one device", "CPU_DEVICE", "device1")
+
+
+@every_pair
+def test_tensors_on_two_devices_are_refused(torch, names, call):
+    x = torch.ones(2, 3)
+    refused(partial(call, x, x.to("meta")), ValueError, names, "one device, got cpu and meta")
+
+
+@every_pair
+def test_a_tensor_that_needs_grad_is_not_taken_for_an_array_of_numpy(torch, names, call):
+    tensor = torch.ones(2, 3, requires_grad=True)
+    refused(partial(call, X, tensor), TypeError, names, "one library, got numpy and torch")
+    refused(partial(call, tensor, X), TypeError, names, "one library, got torch and numpy")
+
+
+def test_a_list_of_tensors_that_need_grad_is_refused(torch):
+    rows = list(torch.ones(2, 3, requires_grad=True))
+    refused(partial(sm.softmax, rows), TypeError, "x must be an array", "Tensor that requires grad")
+
+
+def test_an_array_of_objects_in_dask_is_refused():
+    da = pytest.importorskip("dask.array")
+    x = da.from_array(X, chunks=(1, 3))
+    objects = x.astype(object)
+    refused(partial(sm.softmax, objects), TypeError, "x must be real, got dtype object")
+    refused(partial(sm.softmax, x, temperature=objects), TypeError, "temperature must be real")
+    refused(partial(sm.softmax, x, where=objects), TypeError, "where must be bool", "object")
+
+
 # The losses -----------------------------------------------------------------------------------------------------------
 
 BAD_LABELS = {

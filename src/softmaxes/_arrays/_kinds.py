@@ -130,10 +130,23 @@ def as_option(name: str, value: Any, scores: Scores) -> Array:
     a, own = as_array(name, value, kind)
     if isinstance(value, PLAIN):
         return scores.xp.asarray(a.tolist(), device=device(scores.array))
+    _refuse_strangers(name, a, own, scores)
+    return a
+
+
+def _refuse_strangers(name: str, a: Array, own: Namespace, scores: Scores) -> None:
+    names = f"{scores.name} and {name}"
     if own is not scores.xp:
         libraries = f"{library(scores.xp)} and {library(own)}"
-        raise TypeError(f"{scores.name} and {name} must be arrays of one library, got {libraries}")
-    return a
+        raise TypeError(f"{names} must be arrays of one library, got {libraries}")
+    if a.ndim and _placed(a, own) != _placed(scores.array, own):  # a scalar may stay on the host
+        devices = f"{device(scores.array)} and {device(a)}"
+        raise ValueError(f"{names} must be arrays on one device, got {devices}")
+
+
+def _placed(a: Array, xp: Namespace) -> Any:
+    """Return the device that ties an array; None in JAX, which moves what it may and names the rest."""
+    return None if library(xp) == "jax.numpy" else getattr(a, "device", None)
 
 
 def _number(name: str, value: Any) -> float:
