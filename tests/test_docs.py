@@ -153,11 +153,7 @@ def name_of(page):
 
 PAGES = [*sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("howto/*.md"))]
 EXECUTED = [
-    pytest.param(
-        page,
-        id=name_of(page),
-        marks=[pytest.mark.slow] if page.name in SLOW else [],
-    )
+    pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if page.name in SLOW else [])
     for page in [README, *PAGES]
     if examples(page)
 ]
@@ -188,8 +184,7 @@ def reader(monkeypatch):
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("page", EXECUTED)
 def test_every_example_of_a_page_runs_and_prints_what_is_known(page, capsys):
-    code = "".join(code for _, code in examples(page))
-    skip_without(code)
+    skip_without("".join(code for _, code in examples(page)))
     namespace = {"__name__": "__main__"}
     for line, code in examples(page):
         exec(compile("\n" * line + code, page, "exec"), namespace)

@@ -739,6 +739,20 @@ def test_two_libraries_are_refused():
             call()
 
 
+def test_two_devices_are_refused():
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    here = online.empty(2, xp=strict)
+    there = online.empty(2, device=device, xp=strict)
+    calls = {
+        "state and x": lambda: online.update(here, strict.ones((2, 3), device=device)),
+        "a and b": lambda: online.merge(here, there),
+    }
+    for names, call in calls.items():
+        with pytest.raises(ValueError, match=f"{names} must be arrays on one device, .*device1"):
+            call()
+
+
 def test_the_device_is_kept():
     strict = pytest.importorskip("array_api_strict")
     device = strict.Device("device1")

@@ -28,6 +28,7 @@ __all__ = [
     "library",
     "namespace_of",
     "quiet",
+    "refuse_strangers",
     "result_dtype",
     "unwrapped",
     "working_dtype",
@@ -130,11 +131,12 @@ def as_option(name: str, value: Any, scores: Scores) -> Array:
     a, own = as_array(name, value, kind)
     if isinstance(value, PLAIN):
         return scores.xp.asarray(a.tolist(), device=device(scores.array))
-    _refuse_strangers(name, a, own, scores)
+    refuse_strangers(name, a, own, scores)
     return a
 
 
-def _refuse_strangers(name: str, a: Array, own: Namespace, scores: Scores) -> None:
+def refuse_strangers(name: str, a: Array, own: Namespace, scores: Scores) -> None:
+    """Raise an error for an array of another library or device than the scores."""
     names = f"{scores.name} and {name}"
     if own is not scores.xp:
         libraries = f"{library(scores.xp)} and {library(own)}"

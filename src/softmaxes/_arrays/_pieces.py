@@ -10,13 +10,14 @@ from softmaxes._arrays._calls import Call
 from softmaxes._arrays._kinds import (
     Array,
     Namespace,
+    Scores,
     as_array,
     as_option,
     as_real,
     is_kind,
     last_name,
-    library,
     namespace_of,
+    refuse_strangers,
     result_dtype,
     unwrapped,
     working_dtype,
@@ -64,13 +65,12 @@ def checked_slices(name: str, tree: Any, call: Call) -> tuple[Call, Any]:
 
 
 def checked_alike(**trees: Any) -> tuple[list[Any], Namespace]:
-    """Return tuples of arrays, in one dtype to compute in, that fit and are of one library."""
+    """Return tuples of arrays, in one dtype to compute in, that fit, of one library and device."""
     found = {name: [as_array(name, leaf) for leaf in leaves(tree)] for name, tree in trees.items()}
-    (first, ((_, xp), *_)), *_ = found.items()
+    (first, ((a, xp), *_)), *_ = found.items()
     for name, pairs in found.items():
-        if any(own is not xp for _, own in pairs):
-            others = " and ".join(library(own) for own in (xp, pairs[0][1]))
-            raise TypeError(f"{first} and {name} must be arrays of one library, got {others}")
+        for other, own in pairs:
+            refuse_strangers(name, other, own, Scores(first, a, xp))
     shapes = {name: [tuple(a.shape) for a, _ in pairs] for name, pairs in found.items()}
     try:
         broadcast_shapes(*(shape for of_one in shapes.values() for shape in of_one))
