@@ -258,6 +258,12 @@ def test_what_xarray_makes_is_known_by_its_module():
     np.testing.assert_array_equal(sm.softmax(a.data), sm.softmax(X))
 
 
+@pytest.mark.parametrize(("option", "good", "bad"), [("axis", 1, 1.0), ("keepdims", True, 1)])
+def test_what_equals_a_good_option_is_refused_after_it(option, good, bad):
+    sm.logsumexp(X, **{option: good})
+    refused(partial(sm.logsumexp, X, **{option: bad}), TypeError, option, str(bad))
+
+
 def test_numbers_of_python_that_numpy_keeps_as_objects_are_real():
     np.testing.assert_array_equal(sm.softmax([10**20, Fraction(1, 2)]), [1, 0])
     np.testing.assert_array_equal(sm.softmax([0.0, 1.0], temperature=Fraction(0)), [0, 1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softmaxes import _rules
 from softmaxes._arrays import Array, Axis, checked
-from softmaxes._backends import apply
+from softmaxes._backends import value
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
@@ -95,7 +95,7 @@ def softmax(
      [0.         0.        ]]
     """
     call = checked(x=x, axis=axis, where=where, temperature=temperature)
-    return call.shaped(apply(_rules.softmax, call), call.shape)
+    return value(_rules.softmax, call)
 
 
 def log_softmax(
@@ -176,7 +176,7 @@ def log_softmax(
     [-4.24835426e-18 -4.00000000e+01]
     """
     call = checked(x=x, axis=axis, where=where, temperature=temperature)
-    return call.shaped(apply(_rules.log_softmax, call), call.shape)
+    return value(_rules.log_softmax, call)
 
 
 def logsumexp(
@@ -266,4 +266,4 @@ def logsumexp(
     4.248354255291589e-18
     """
     call = checked(x=x, axis=axis, where=where, weights=weights, keepdims=keepdims)
-    return call.shaped(apply(_rules.logsumexp, call), call.reduced)
+    return value(_rules.logsumexp, call)

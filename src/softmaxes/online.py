@@ -18,7 +18,7 @@ from softmaxes._arrays import (
     unwrapped,
     zeros,
 )
-from softmaxes._backends import apply, compute, evaluate
+from softmaxes._backends import apply, compute, evaluate, value
 
 __all__ = ["State", "empty", "expectation", "logsumexp", "merge", "softmax", "update"]
 
@@ -474,9 +474,7 @@ def _piece(x: Array, axis: Axis, where: Array, values: Array) -> State:
     if values is not None:
         call, values = checked_values(values, call)
     call = call._replace(dtype=call.working)
-    maximum, excess = (
-        call.shaped(apply(rule, call), call.reduced) for rule in (_rules.maximum, _rules.excess)
-    )
+    maximum, excess = (value(rule, call) for rule in (_rules.maximum, _rules.excess))
     mean = None if values is None else _mean(call, values)
     return State(*compute(_states.piece, maximum, excess, mean, xp=call.xp))
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import numbers
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from softmaxes._arrays._kinds import (
+    REQUIRED,
     Array,
     Namespace,
     Scores,
     as_array,
     as_option,
     as_real,
+    familiar,
     is_kind,
     known,
     last_name,
@@ -73,7 +76,7 @@ class Call(NamedTuple):
     def shaped(self, a: Array, shape: tuple[int, ...]) -> Array:
         """Return a result in its shape, where lengths may not be known."""
         if None not in shape:
-            a = self.xp.reshape(a, shape)
+            a = a if a.shape == shape else self.xp.reshape(a, shape)
         elif a.ndim > len(shape):
             a = self.xp.squeeze(a, axis=self.axis)
         return unwrapped(a, xp=self.xp)
@@ -92,9 +95,40 @@ def checked(*, axis: Any, keepdims: Any = False, **arguments: Any) -> Call:
     The first of the arguments are the scores, under the name that the function gives them.
     """
     (name, x), *others = arguments.items()
+    if all(value is None and option not in REQUIRED for option, value in others):
+        call = _of_scores_alone(name, x, axis, keepdims)
+        if call is not None:
+            return call
+    return _of_any(name, x, dict(others), axis, keepdims)
+
+
+def _of_scores_alone(name: str, x: Any, axis: Any, keepdims: Any) -> Call | None:
+    """Return the call of a real floating array without options, None of any other."""
+    xp = familiar(x)
+    if xp is None or not (axis is None or type(axis) is int) or type(keepdims) is not bool:
+        return None
+    facts = _facts(name, x.dtype, x.shape, axis, keepdims, xp)
+    return None if facts is None else Call(name, Arrays(x), *facts)
+
+
+@lru_cache(maxsize=1024)
+def _facts(
+    name: str, dtype: Any, shape: tuple[int, ...], axis: Any, keepdims: bool, xp: Namespace
+) -> tuple[Any, ...] | None:
+    """Return what a call holds beside its name and its arrays."""
+    if not shape or not is_kind(dtype, "real floating", xp):
+        return None
+    dtype = dtype.newbyteorder("=")
+    axes = axes_from_the_end(axis, name, len(shape))
+    reduced = reduced_shape(shape, axes, keepdims)
+    return axes, working_dtype(dtype, xp), dtype, shape, shape, reduced, xp
+
+
+def _of_any(name: str, x: Any, options: dict[str, Any], axis: Any, keepdims: Any) -> Call:
+    """Return the call of anything, converted and aligned, or refuse it."""
     scores = Scores(name, *as_array(name, x))
     given, xp = shape_of(scores.array), scores.xp
-    options = {option: as_option(option, value, scores) for option, value in others}
+    options = {option: as_option(option, value, scores) for option, value in options.items()}
     real = {option: a for option, a in options.items() if not _selects(option, a, xp)}
     dtype = result_dtype(xp, **{name: scores.array}, **real)
     working = working_dtype(dtype, xp)
@@ -144,7 +178,7 @@ def _aligned(scores: Scores, axis: Any, options: dict[str, Array]) -> tuple[Arra
         shape = broadcast_shape(partner, options[partner], scores)
         if shape != shape_of(scores.array):
             scores = scores._replace(array=scores.xp.broadcast_to(scores.array, shape))
-    axes = axes_from_the_end(axis, scores)
+    axes = axes_from_the_end(axis, scores.name, scores.array.ndim)
     if options.get("labels") is not None:
         labels = fitting_labels(options["labels"], options["where"], scores, axes)
         options = options | {"labels": labels}

@@ -6,6 +6,7 @@ import numbers
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from types import NoneType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,6 +23,7 @@ __all__ = [
     "as_option",
     "as_real",
     "device",
+    "familiar",
     "is_kind",
     "known",
     "last_name",
@@ -102,7 +104,18 @@ def namespace_of(a: Any) -> Namespace:
         from array_api_compat import torch as xp
 
         return xp
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(a, jax.Array):
+        return jax.numpy
     return array_namespace(a) if is_array_api_obj(a) else None
+
+
+def familiar(a: Any) -> Namespace:
+    """Return the library of an array of NumPy's or JAX's own, which is all in its dtype and shape."""
+    if type(a) is np.ndarray:
+        return np
+    xp = namespace_of(a)
+    return xp if xp is not None and library(xp) == "jax.numpy" else None
 
 
 def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:
@@ -210,12 +223,19 @@ def unwrapped(a: Array, *, xp: Namespace) -> Array:
 
 
 def is_kind(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:
+    return (_is_kind_of_numpy if isinstance(dtype, np.dtype) else _is_kind)(dtype, kind, xp)
+
+
+def _is_kind(dtype: Any, kind: str | tuple[str, ...], xp: Namespace) -> bool:
     if last_name(dtype).startswith(NARROW):  # NumPy knows some of these only by an extension
         return "real floating" in kind
     try:
         return bool(xp.isdtype(dtype, kind))
     except TypeError:
         return False
+
+
+_is_kind_of_numpy = cache(_is_kind)  # the compiler of PyTorch warns of caches
 
 
 def library(xp: Namespace) -> str:

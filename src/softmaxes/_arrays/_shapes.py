@@ -26,9 +26,8 @@ Axes: TypeAlias = tuple[int, ...]
 Axis: TypeAlias = int | Axes | None
 
 
-def axes_from_the_end(axis: Any, scores: Scores) -> Axes:
+def axes_from_the_end(axis: Any, name: str, ndim: int) -> Axes:
     """Return the axes counted from the end; a scalar has none to name but takes 0 and -1."""
-    ndim = scores.array.ndim
     if axis is None:
         return tuple(range(-ndim, 0))
     try:
@@ -38,7 +37,7 @@ def axes_from_the_end(axis: Any, scores: Scores) -> Axes:
     if ndim == 0 and len(axes) == 1 and axes[0] in (-1, 0):
         return ()
     if any(not -ndim <= a < ndim for a in axes):
-        raise ValueError(f"axis {axis} is out of bounds for {scores.name} with {ndim} axes")
+        raise ValueError(f"axis {axis} is out of bounds for {name} with {ndim} axes")
     axes = tuple(a - ndim if a >= 0 else a for a in axes)
     if len(set(axes)) < len(axes):
         raise ValueError(f"axis must not repeat an axis, got {axis}")

@@ -21,22 +21,34 @@ from softmaxes._arrays import (
     quiet,
     unwrapped,
 )
+from softmaxes._backends import _numpy
 from softmaxes._rules import Rule
 
-__all__ = ["apply", "by_the_standard", "compute", "evaluate", "of_products"]
+__all__ = ["apply", "by_the_standard", "compute", "evaluate", "of_products", "value"]
 
 
-def apply(rule: Rule, call: Call) -> Array:
-    """Return the rule's function of the call's arrays, differentiable where an engine can."""
+def value(rule: Rule, call: Call) -> Array:
+    """Return the rule's function of the call's arrays, in the shape of the result."""
+    shape = call.reduced if rule.reduces else call.shape
     if library(call.xp) == "jax.numpy":
         from softmaxes._backends import _jax
 
+        return _jax.apply(rule, call, squeezed=len(shape) < call.arrays.x.ndim)
+    return call.shaped(apply(rule, call), shape)
+
+
+def apply(rule: Rule, call: Call) -> Array:
+    """Return the rule's function, differentiable where an engine can, with the axes it reduces."""
+    name = library(call.xp)
+    if name == "jax.numpy":
+        from softmaxes._backends import _jax
+
         return _jax.apply(rule, call)
-    if library(call.xp) == "torch":
+    if name == "torch":
         from softmaxes._backends import _torch
 
         return _torch.apply(rule, call)
-    if library(call.xp) == "dask.array":
+    if name == "dask.array":
         from softmaxes._backends import _dask
 
         return _dask.apply(rule, call)
@@ -46,8 +58,6 @@ def apply(rule: Rule, call: Call) -> Array:
 def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), arrays and tuples of arrays, computed in the working precision."""
     if library(call.xp) == "numpy":
-        from softmaxes._backends import _numpy
-
         return _numpy.by_rows(f, call, *arguments)
     if library(call.xp) == "dask.array":
         from softmaxes._backends import _dask

@@ -24,9 +24,9 @@ __all__ = ["apply", "compiled"]
 rematerialised = partial(jax.checkpoint, prevent_cse=False)
 
 
-def apply(rule: Rule, call: Call) -> Array:
+def apply(rule: Rule, call: Call, *, squeezed: bool = False) -> Array:
     """Return the function of the call's arrays; compiled, so that small eager calls are fast."""
-    return _compiled(rule, call.axis, call.working, call.dtype)(call.arrays)
+    return _compiled(rule, call.axis, call.working, call.dtype, squeezed)(call.arrays)
 
 
 @cache
@@ -46,11 +46,12 @@ def compiled(f: Callable[..., Any], jvp: Callable[..., Array] | None) -> Any:
 
 
 @cache
-def _compiled(rule: Rule, axis: Axes, working: Any, dtype: Any) -> Any:
+def _compiled(rule: Rule, axis: Axes, working: Any, dtype: Any, squeezed: bool) -> Any:
     f = differentiable(rule, axis)
 
     def narrowed(arrays: Arrays) -> Array:
-        return f(arrays._replace(x=arrays.x.astype(working))).astype(dtype)
+        y = f(arrays._replace(x=arrays.x.astype(working))).astype(dtype)
+        return jnp.squeeze(y, axis) if squeezed else y
 
     # A narrow input is half the size of what the rule keeps: keep the input instead.
     return jax.jit(narrowed if working == dtype else rematerialised(narrowed))

@@ -28,6 +28,8 @@ TILES = 2  # that a thread does one after the other, in the same memory
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
+    if f in FORMULAS and _is_plain(*arguments):
+        return _in_place(f, call, *arguments)
     k = len(call.axis)
     ndim = max(a.ndim for a in leaves(arguments))
     moved = mapped(partial(_slices_last, axis=call.axis, ndim=ndim), arguments)
@@ -35,33 +37,43 @@ def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     matrices = mapped(partial(_matrix, shape=shape, k=k), moved)
     rows, n = math.prod(shape[:-k]), math.prod(shape[-k:])
 
-    step = max(1, TILE // max(n, 1))
-    tiles = [slice(i, i + step) for i in range(0, max(rows, 1), step)]
+    first, *others = _tiles(rows, n)
     with quiet(np):
-        if f in FORMULAS and rows * n and _is_plain(*arguments):
-            out = _empty(moved[0].x, matrices[0].x, call, reduces=FORMULAS[f].reduces)
-            parts = [tiles[i : i + TILES] for i in range(0, len(tiles), TILES)]
-            each(partial(_plain, f, call, matrices[0], out), parts)
-        else:
-            first = _general(f, call, matrices, tiles[0])
-            out = np.empty((rows, first.shape[-1]), call.dtype)
-            out[tiles[0]] = first
-            each(partial(_fill, f, call, matrices, out), tiles[1:])
-    kept = shape[-k:] if out.shape[-1] == n else (1,) * k
-    return np.moveaxis(out.reshape(shape[:-k] + kept), range(-k, 0), call.axis)
+        y = _general(f, call, matrices, first)
+        out = np.empty((rows, y.shape[-1]), call.dtype)
+        out[first] = y
+        each(partial(_fill, f, call, matrices, out), others)
+    return _as_they_were(out, shape, call.axis, reduced=out.shape[-1] != n)
 
 
 def _slices_last(a: Array, axis: Axes, ndim: int) -> Array:
-    a = a.reshape((1,) * (ndim - a.ndim) + a.shape)
-    return np.moveaxis(a, axis, range(-len(axis), 0))
+    if a.ndim < ndim:
+        a = a.reshape((1,) * (ndim - a.ndim) + a.shape)
+    last = tuple(range(-len(axis), 0))
+    return a if axis == last else np.moveaxis(a, axis, last)
+
+
+def _as_they_were(out: Array, shape: tuple[int, ...], axis: Axes, *, reduced: bool) -> Array:
+    """Return a matrix of results with the axes of the scores, whose shape with slices last is given."""
+    last = tuple(range(-len(axis), 0))
+    out = out.reshape(shape[: -len(axis)] + (1,) * len(axis) if reduced else shape)
+    return out if axis == last else np.moveaxis(out, last, axis)
 
 
 def _matrix(a: Array, shape: tuple[int, ...], k: int) -> Array:
     """Return a as (rows, n), where either is 1 if a does not vary along it."""
-    batch = shape[:-k] if math.prod(a.shape[:-k]) != 1 else a.shape[:-k]
-    slices = shape[-k:] if math.prod(a.shape[-k:]) != 1 else a.shape[-k:]
-    a = np.broadcast_to(a, batch + slices)
-    return a.reshape(math.prod(batch), math.prod(slices))
+    if a.shape != shape:
+        batch = shape[:-k] if math.prod(a.shape[:-k]) != 1 else a.shape[:-k]
+        slices = shape[-k:] if math.prod(a.shape[-k:]) != 1 else a.shape[-k:]
+        a = np.broadcast_to(a, batch + slices)
+    return a.reshape(math.prod(a.shape[:-k]), math.prod(a.shape[-k:]))
+
+
+def _tiles(rows: int, n: int) -> list[slice]:
+    if rows * n <= TILE:
+        return [slice(rows)]
+    step = max(1, TILE // n)
+    return [slice(i, i + step) for i in range(0, rows, step)]
 
 
 def _tile(a: Array, call: Call, rows: Any) -> Array:
@@ -84,7 +96,23 @@ def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: 
 
 
 def _is_plain(arrays: Any, *others: Any) -> bool:
-    return not others and all(a is None for a in arrays[2:])  # after the scores and their mask
+    # After the scores and their mask.
+    return not others and all(a is None for a in arrays[2:]) and arrays.x.size > 0
+
+
+def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays) -> Array:
+    x, where, *_ = arrays
+    reduces = FORMULAS[f].reduces
+    moved = _slices_last(x, call.axis, x.ndim)
+    x = _matrix(moved, moved.shape, len(call.axis))
+    if where is not None:
+        where = _matrix(_slices_last(where, call.axis, moved.ndim), moved.shape, len(call.axis))
+    out = _empty(moved, x, call, reduces=reduces)
+    tiles = _tiles(*x.shape)
+    parts = [tiles[i : i + TILES] for i in range(0, len(tiles), TILES)]
+    with np.errstate(all="ignore"):
+        each(partial(_plain, f, call, x, where, out), parts)
+    return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
 
 
 def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
@@ -96,36 +124,43 @@ def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
 
 
 def _plain(
-    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, tiles: list[slice]
+    f: Callable[..., Array], call: Call, x: Array, where: Array, out: Array, tiles: list[slice]
 ) -> None:
-    rows, n = arrays.x[tiles[0]].shape
+    rows, n = x[tiles[0]].shape
     memory = np.empty((2, rows, min(n, TILE)), call.working)
     for tile in tiles:
-        _plain_tile(f, call, arrays, out, tile, memory[:, : len(out[tile])])
+        _plain_tile(f, call, x, where, out, tile, memory)
 
 
 def _plain_tile(
-    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, rows: slice, memory: Array
+    f: Callable[..., Array],
+    call: Call,
+    scores: Array,
+    where: Array,
+    out: Array,
+    rows: slice,
+    memory: Array,
 ) -> None:
-    x = _scores(call, arrays, rows)
+    x = np.ascontiguousarray(scores[rows], call.working)
+    if where is not None:
+        x = _ordinary.kept(x, _tile(where, call, rows))
     top = _ordinary.top(x)
     maximum = x.reshape(-1)[top][:, None]
     terms = _place(x, out[rows])
     for i in range(0, x.shape[-1], TILE):  # more than once for a long row alone
         part = slice(i, i + TILE)
-        spare = memory[:, :, : x[:, part].shape[-1]]
-        _ordinary.terms(x[:, part], maximum, terms[:, part], *spare)
-    y = FORMULAS[f].of(x, terms, maximum, _ordinary.excess(terms, top))
-    if not np.may_share_memory(y, out):
+        _ordinary.terms(x[:, part], maximum, terms[:, part], memory)
+    excess = _ordinary.excess(terms, top)
+    all_finite = np.isfinite(excess - maximum).all()
+    if not all_finite:
+        excess = _ordinary.excess(_ordinary.free_of_nan(terms), top)
+    y = FORMULAS[f].of(x, terms, maximum, excess)
+    if y.base is not out:
         out[rows] = y
-    is_ordinary = np.isfinite(maximum[:, 0])
-    if not is_ordinary.all():
-        _fill(f, call, (arrays,), out, np.arange(len(out))[rows][~is_ordinary])
-
-
-def _scores(call: Call, arrays: Arrays, rows: slice) -> Array:
-    x = _tile(arrays.x, call, rows)
-    return x if arrays.where is None else _ordinary.kept(x, _tile(arrays.where, call, rows))
+    if not all_finite:
+        is_ordinary = np.isfinite(maximum[:, 0])
+        others = np.arange(len(out))[rows][~is_ordinary]
+        _fill(f, call, (Arrays(scores, where),), out, others)
 
 
 def _place(x: Array, y: Array) -> Array:

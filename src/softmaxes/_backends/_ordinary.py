@@ -16,7 +16,7 @@ import numpy as np
 from softmaxes import _primals
 from softmaxes._arrays import Array
 
-__all__ = ["FORMULAS", "Formula", "excess", "kept", "terms", "top"]
+__all__ = ["FORMULAS", "Formula", "excess", "free_of_nan", "kept", "terms", "top"]
 
 
 class Formula(NamedTuple):
@@ -38,8 +38,9 @@ def top(x: Array) -> Array:
     return x.argmax(-1) + np.arange(0, x.size, x.shape[-1])
 
 
-def terms(x: Array, maximum: Array, out: Array, error: Array, part: Array) -> None:
+def terms(x: Array, maximum: Array, out: Array, memory: Array) -> None:
     """Write the terms to out. NaN stands for 0 where x - M is -inf."""
+    error, part = memory[:, : x.shape[0], : x.shape[1]]
     z = np.subtract(x, maximum, out=out)
     _error(x, maximum, out, error, part)
     np.exp(z, out=z)
@@ -49,7 +50,7 @@ def terms(x: Array, maximum: Array, out: Array, error: Array, part: Array) -> No
 
 def _error(x: Array, maximum: Array, z: Array, error: Array, part: Array) -> None:
     """Write the error of z = x - M to `error`, by Knuth's TwoSum, or Dekker's where |x| >= |M|."""
-    if (maximum <= 0.0).all():
+    if maximum.max() <= 0.0:
         np.subtract(x, z, out=error)
         error -= maximum
         return
@@ -61,14 +62,17 @@ def _error(x: Array, maximum: Array, z: Array, error: Array, part: Array) -> Non
 
 
 def excess(terms: Array, top: Array) -> Array:
-    """Return S - 1, and have the terms free of NaN; top is where the first maxima are."""
+    """Return S - 1, where top is where the first maxima are; NaN where a term is."""
     flat = terms.reshape(-1)
     flat[top] = 0.0
     total = np.add.reduce(terms, -1, keepdims=True)
-    if np.isnan(total).any():
-        total = np.add.reduce(np.fmax(terms, 0.0, out=terms), -1, keepdims=True)
     flat[top] = 1.0
     return total
+
+
+def free_of_nan(terms: Array) -> Array:
+    """Return the terms, with 0 written where NaN stands for it."""
+    return np.fmax(terms, 0.0, out=terms)
 
 
 def _softmax(x: Array, terms: Array, maximum: Array, excess: Array) -> Array:

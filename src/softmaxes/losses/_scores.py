@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softmaxes import _rules
 from softmaxes._arrays import Array, Axis, checked
-from softmaxes._backends import apply
+from softmaxes._backends import value
 
 __all__ = ["cross_entropy", "entropy", "kl_divergence"]
 
@@ -119,7 +119,7 @@ def cross_entropy(
     call = checked(
         logits=logits, labels=labels, axis=axis, where=where, label_smoothing=label_smoothing
     )
-    return call.shaped(apply(_rules.cross_entropy, call), call.reduced)
+    return value(_rules.cross_entropy, call)
 
 
 def kl_divergence(
@@ -202,7 +202,7 @@ def kl_divergence(
     1.113e-19 True
     """
     call = checked(p_logits=p_logits, q_logits=q_logits, axis=axis, where=where)
-    return call.shaped(apply(_rules.kl_divergence, call), call.reduced)
+    return value(_rules.kl_divergence, call)
 
 
 def entropy(logits: Array, /, axis: Axis = -1, *, where: Array = None) -> Array:
@@ -274,4 +274,4 @@ def entropy(logits: Array, /, axis: Axis = -1, *, where: Array = None) -> Array:
     nan 0.6931471805599453
     """
     call = checked(logits=logits, axis=axis, where=where)
-    return call.shaped(apply(_rules.entropy, call), call.reduced)
+    return value(_rules.entropy, call)
