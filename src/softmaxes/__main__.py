@@ -1,4 +1,4 @@
-"""The command line: ``python -m softmaxes [info | check]``."""
+"""The command line: ``python -m softmaxes [info | check | bench]``."""
 
 from __future__ import annotations
 
@@ -38,12 +38,20 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, purpose in (
         ("info", _info, "print versions, array libraries and devices"),
         ("check", _check, "measure accuracy, derivatives and the boundary contract here"),
+        ("bench", _bench, "time the functions beside the peers that are installed"),
     ):
         command = commands.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
         # Without a default of its own, or it would undo a --json before the command.
         command.add_argument(
             "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
         )
+        if name == "bench":
+            command.add_argument(
+                "--clock",
+                choices=("wall", "process"),
+                default="wall",
+                help="time on the clock, or of the processors: all threads, other programs left out",
+            )
         command.set_defaults(run=run)
     return parser
 
@@ -69,6 +77,14 @@ def _check(options: argparse.Namespace) -> int:
     show = check.records if options.json else check.tables
     report.write(show(findings), as_json=options.json)
     return 0 if all(finding.passed for finding in findings) else 1
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from softmaxes._cli import bench, report
+
+    lines = bench.run(options.clock)
+    report.write(bench.tables(lines, options.clock), as_json=options.json)
+    return 0 if all(line.times.steady for line in lines) else 1
 
 
 if __name__ == "__main__":

@@ -147,13 +147,15 @@ def _plain_tile(
     top = _ordinary.top(x)
     maximum = x.reshape(-1)[top][:, None]
     terms = _place(x, out[rows])
-    for i in range(0, x.shape[-1], TILE):  # more than once for a long row alone
-        part = slice(i, i + TILE)
-        _ordinary.terms(x[:, part], maximum, terms[:, part], memory)
+    parts = [slice(i, i + TILE) for i in range(0, x.shape[-1], TILE)]  # several of a long row alone
+    for part in parts:
+        _ordinary.terms(x[:, part], maximum, terms[:, part], memory, masked=where is not None)
     excess = _ordinary.excess(terms, top)
     all_finite = np.isfinite(excess - maximum).all()
     if not all_finite:
-        excess = _ordinary.excess(_ordinary.free_of_nan(terms), top)
+        for part in parts:
+            _ordinary.free_of_nan(terms[:, part], memory)
+        excess = _ordinary.excess(terms, top)
     y = FORMULAS[f].of(x, terms, maximum, excess)
     if y.base is not out:
         out[rows] = y
