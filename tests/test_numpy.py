@@ -35,6 +35,22 @@ def test_ordinary_rows_are_within_the_budget_of_any_row(name, dtype, monkeypatch
         assert ulps.max(initial=0.0) <= case.budget(dtype), function_name
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_function
+def test_the_error_in_fewer_passes_has_the_same_bits(function, dtype, monkeypatch):
+    is_no_larger, answers = _ordinary._is_no_larger, set()
+    rng = np.random.default_rng(5)
+    for scale, shift in [(1, 0), (3, 5), (30, 0), (30, -50), (1e4, 0)]:
+        x = (scale * rng.standard_normal((30, 2000)) + shift).astype(dtype)
+        monkeypatch.setattr(
+            _ordinary, "_is_no_larger", lambda *a: answers.add(is_no_larger(*a)) or is_no_larger(*a)
+        )
+        fewer = function(x, axis=-1)
+        monkeypatch.setattr(_ordinary, "_is_no_larger", lambda *_: False)
+        np.testing.assert_array_equal(fewer, function(x, axis=-1))
+    assert answers == {True, False}
+
+
 @every_function
 def test_the_number_of_threads_changes_no_bit(function, scores, monkeypatch):
     used = threads_used(monkeypatch)

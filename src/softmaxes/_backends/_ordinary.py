@@ -19,6 +19,9 @@ from softmaxes._arrays import Array
 __all__ = ["FORMULAS", "Formula", "excess", "free_of_nan", "kept", "terms", "top"]
 
 
+LONG = 1024  # entries of a row, beside which what is done once for each row counts little
+
+
 class Formula(NamedTuple):
     """The result by `of(x, terms, maximum, excess)`, which may overwrite the terms."""
 
@@ -53,16 +56,29 @@ def terms(x: Array, maximum: Array, out: Array, memory: Array, *, masked: bool) 
 
 
 def _error(x: Array, maximum: Array, z: Array, error: Array, part: Array) -> None:
-    """Write the error of z = x - M to `error`, by Knuth's TwoSum, or Dekker's where |x| >= |M|."""
-    if maximum.max() <= 0.0:
+    """Write the error of z = x - M to `error`, by Knuth's TwoSum, or in fewer passes by Dekker's."""
+    if maximum.max() <= 0.0:  # |x| >= |M|
         np.subtract(x, z, out=error)
         error -= maximum
+        return
+    if _is_no_larger(x, maximum):
+        np.add(z, maximum, out=error)
+        np.subtract(x, error, out=error)
         return
     np.subtract(z, x, out=part)
     np.subtract(z, part, out=error)
     np.subtract(x, error, out=error)
     part += maximum
     error -= part
+
+
+def _is_no_larger(x: Array, maximum: Array) -> bool:
+    """Tell whether no x has a larger exponent than the M of its row, where that costs little to know."""
+    if x.shape[-1] < LONG:
+        return False
+    _, exponent = np.frexp(maximum)
+    lowest = np.minimum.reduce(x, -1, keepdims=True)
+    return bool((-lowest < np.ldexp(x.dtype.type(1.0), exponent)).all())
 
 
 def excess(terms: Array, top: Array) -> Array:
