@@ -167,10 +167,10 @@ def compiled() -> Iterator[
     tuple[str, str, Callable[..., Any], Callable[..., Any], tuple[Any, ...]]
 ]:
     """Yield a case, whether of the value or the gradient, the two compiled functions, arguments."""
-    for dtype, (kind, shape), axis, where, name in product(
+    for dtype, (kind, rows), axis, where, name in product(
         ("float32", "bfloat16"), COMPILED.items(), (-1, 0), (False, True), NAMES
     ):
-        shape = shape if axis == -1 else shape[::-1]
+        shape = rows if axis == -1 else rows[::-1]
         x = jnp.asarray(scores(shape), dtype)
         mask = jnp.asarray(np.random.default_rng(1).random(shape) < 0.5) if where else None
         options = f"axis {axis}{', masked' if where else ''}"
@@ -243,7 +243,10 @@ def backward(f: Callable[..., Any], x: Any, u: Any) -> Any:
 
 
 def torch_compiled(f: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(lambda x, axis: f(x, axis))
+    def own(x: Any, axis: int) -> Any:
+        return f(x, axis)
+
+    return torch.compile(own)
 
 
 # What there is to measure, in the order of the table -----------------------------------------------

@@ -1,5 +1,6 @@
 """The command line: what `python -m softmaxes` and its commands print, find and return."""
 
+import itertools
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+import types
 from importlib.metadata import version
 from importlib.util import find_spec
 
@@ -17,7 +19,7 @@ from ulps import ulp_error
 
 import softmaxes as sm
 from softmaxes.__main__ import main
-from softmaxes._cli import check, digits, tour
+from softmaxes._cli import bench, check, digits, timing, tour
 from softmaxes._cli.backends import installed
 from softmaxes._cli.budgets import BUDGETS
 from softmaxes._cli.exact import exact
@@ -66,6 +68,61 @@ def on_numpy_alone(monkeypatch):
     """Let `check` measure NumPy and nothing else."""
     backends = [backend for backend in installed() if backend.name == "numpy"]
     monkeypatch.setattr(check, "installed", lambda: backends)
+
+
+# Timing ---------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that moves when the work says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def work(self, seconds):
+        def work():
+            self.now += next(seconds)
+
+        return work
+
+
+@pytest.mark.parametrize(("copies", "steady"), [([1.0, 1.05], True), ([1.0, 1.3], False)])
+def test_times_are_medians_and_a_copy_that_drifts_is_noticed(copies, steady, monkeypatch):
+    clock = Clock()
+    monkeypatch.setitem(timing.CLOCKS, "wall", clock)
+    monkeypatch.setattr(timing, "_calls_in_a_batch", lambda work: 1)
+    copy = clock.work(itertools.cycle(copies))
+    monkeypatch.setattr(timing.np, "zeros", lambda *_: types.SimpleNamespace(copy=copy))
+
+    times = timing.turns(clock.work(iter([2, 9, 2])), clock.work(iter([6, 6, 1])), count=3)
+
+    assert times.ours == 2
+    assert times.theirs == 6
+    assert times.ratio == 3
+    assert times.steady == steady
+
+
+@pytest.mark.parametrize(("drift", "status"), [(0.05, 0), (0.2, 1)])
+def test_bench_returns_1_where_the_machine_is_not_steady(drift, status, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "turns", lambda *_, clock: timing.Times(2e-6, 3e-6, drift))
+
+    assert main(["bench", "--json"]) == status
+
+    lines = json.loads(capsys.readouterr().out)["times"]
+    peers = [bench.MAKERS[name]() for name in bench.MAKERS if find_spec(name)]
+    assert len(lines) == sum(map(len, peers)) * len(bench.SHAPES) * len(bench.NAMES)
+    assert {line["peer_/_ours"] for line in lines} <= {1.5}
+    assert {line["steady"] for line in lines} <= {"no" if status else "yes"}
+
+
+def test_bench_times_nothing_without_a_peer():
+    done = run_bare("bench")
+
+    assert done.returncode == 0, done.stderr
+    assert "beside the peer" in done.stdout
 
 
 # The tour -------------------------------------------------------------------------------------------------------------
