@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import platform
+import re
 import statistics
 import sys
 import time
@@ -38,6 +39,7 @@ from softmaxes._cli.timing import CLOCKS, turns
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("softmaxes", "numpy", "scipy", "jax", "torch")
 FACES = ("softmax", "log_softmax")
+BY_LENGTH = "softmax by length"
 LENGTHS = tuple(8 << i for i in range(0, 18, 2))
 ROWS = {"a vocabulary": (100, 50_257), "short rows": (65_536, 64), "one long row": (1, 4_000_000)}
 COMPILED = {"(1, 1e6)": (1, 1_000_000), "(256, 4096)": (256, 4096), "(16384, 64)": (16_384, 64)}
@@ -69,16 +71,18 @@ class Measure(NamedTuple):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--only", default="", help="groups whose name contains this")
+    parser.add_argument(
+        "--only", default="", help="groups whose name this regular expression finds"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    groups = [group for group in GROUPS if options.only in group]
+    groups = [group for group in GROUPS if re.search(options.only, group)]
     measures = [
         measure
         for group in track(groups, "measuring", len(groups))
         for measure in measured(group, options.clock)
     ]
-    lengths = [] if options.only else by_length(options.clock)
+    lengths = by_length(options.clock) if re.search(options.only, BY_LENGTH) else []
     options.results.mkdir(exist_ok=True)
     write(options.results, measures, lengths, options.clock)
     return 0 if all(measure.steady for measure in measures) else 1

@@ -101,17 +101,17 @@ def _is_plain(arrays: Any, *others: Any) -> bool:
 
 
 def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays) -> Array:
-    x, where, *_ = arrays
+    k, where = len(call.axis), arrays.where
     reduces = FORMULAS[f].reduces
-    moved = _slices_last(x, call.axis, x.ndim)
-    x = _matrix(moved, moved.shape, len(call.axis))
+    moved = _slices_last(arrays.x, call.axis, arrays.x.ndim)
+    x = _matrix(moved, moved.shape, k)
     if where is not None:
-        where = _matrix(_slices_last(where, call.axis, moved.ndim), moved.shape, len(call.axis))
+        where = _matrix(_slices_last(where, call.axis, moved.ndim), moved.shape, k)
     out = _empty(moved, x, call, reduces=reduces)
     tiles = _tiles(*x.shape)
     parts = [tiles[i : i + TILES] for i in range(0, len(tiles), TILES)]
     with np.errstate(all="ignore"):
-        each(partial(_plain, f, call, x, where, out), parts)
+        each(partial(_plain, f, call, Arrays(x, where), out), parts)
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
 
 
@@ -124,32 +124,27 @@ def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
 
 
 def _plain(
-    f: Callable[..., Array], call: Call, x: Array, where: Array, out: Array, tiles: list[slice]
+    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, tiles: list[slice]
 ) -> None:
-    rows, n = x[tiles[0]].shape
+    rows, n = arrays.x[tiles[0]].shape
     memory = np.empty((2, rows, min(n, TILE)), call.working)
     for tile in tiles:
-        _plain_tile(f, call, x, where, out, tile, memory)
+        _plain_tile(f, call, arrays, out, tile, memory)
 
 
 def _plain_tile(
-    f: Callable[..., Array],
-    call: Call,
-    scores: Array,
-    where: Array,
-    out: Array,
-    rows: slice,
-    memory: Array,
+    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, rows: slice, memory: Array
 ) -> None:
-    x = np.ascontiguousarray(scores[rows], call.working)
-    if where is not None:
-        x = _ordinary.kept(x, _tile(where, call, rows))
+    x = np.ascontiguousarray(arrays.x[rows], call.working)
+    masked = arrays.where is not None
+    if masked:
+        x = _ordinary.kept(x, _tile(arrays.where, call, rows))
     top = _ordinary.top(x)
     maximum = x.reshape(-1)[top][:, None]
     terms = _place(x, out[rows])
     parts = [slice(i, i + TILE) for i in range(0, x.shape[-1], TILE)]  # several of a long row alone
     for part in parts:
-        _ordinary.terms(x[:, part], maximum, terms[:, part], memory, masked=where is not None)
+        _ordinary.terms(x[:, part], maximum, terms[:, part], memory, masked=masked)
     excess = _ordinary.excess(terms, top)
     all_finite = np.isfinite(excess - maximum).all()
     if not all_finite:
@@ -157,12 +152,12 @@ def _plain_tile(
             _ordinary.free_of_nan(terms[:, part], memory)
         excess = _ordinary.excess(terms, top)
     y = FORMULAS[f].of(x, terms, maximum, excess)
-    if y.base is not out:
+    if not np.may_share_memory(y, out):
         out[rows] = y
     if not all_finite:
         is_ordinary = np.isfinite(maximum[:, 0])
         others = np.arange(len(out))[rows][~is_ordinary]
-        _fill(f, call, (Arrays(scores, where),), out, others)
+        _fill(f, call, (arrays,), out, others)
 
 
 def _place(x: Array, y: Array) -> Array:
