@@ -32,7 +32,7 @@ import scipy.special
 import torch
 
 import softmaxes as sm
-from softmaxes._cli.bench import NAMES, libraries, scores
+from softmaxes._cli.bench import NAMES, last_axis, libraries, scores
 from softmaxes._cli.report import track
 from softmaxes._cli.timing import CLOCKS, turns
 
@@ -280,7 +280,8 @@ def by_length(clock: str) -> list[dict[str, Any]]:
     for library, n in product(libraries(), LENGTHS):
         x = library.array(scores((n,)))
         ours, theirs = (
-            partial(library.prepared(of.softmax), x, -1) for of in (sm, library.functions)
+            partial(library.prepared(partial(last_axis, of.softmax)), x)
+            for of in (sm, library.functions)
         )
         times = turns(ours, theirs, clock=clock, count=5)
         points.append({"library": f"softmaxes on {library.name}", "n": n, "s": times.ours})

@@ -14,7 +14,7 @@ import softmaxes as sm
 from softmaxes._cli.report import Table, track
 from softmaxes._cli.timing import DRIFT, Times, turns
 
-__all__ = ["NAMES", "Library", "Line", "libraries", "run", "scores", "tables"]
+__all__ = ["NAMES", "Library", "Line", "last_axis", "libraries", "run", "scores", "tables"]
 
 Array = Any
 Function = Callable[..., Array]
@@ -100,13 +100,14 @@ def _text(clock: str) -> str:
 def _line(library: Library, name: str, shape: tuple[int, ...], clock: str) -> Line:
     x = library.array(scores(shape))
     ours, theirs = (
-        partial(library.prepared(partial(_last_axis, getattr(of, name))), x)
+        partial(library.prepared(partial(last_axis, getattr(of, name))), x)
         for of in (sm, library.functions)
     )
     return Line(library.name, library.peer, name, shape, turns(ours, theirs, clock=clock))
 
 
-def _last_axis(f: Function, x: Array) -> Array:
+def last_axis(f: Function, x: Array) -> Array:
+    """Return f of the rows, where a compiler may not see the axis."""
     return f(x, -1)
 
 
