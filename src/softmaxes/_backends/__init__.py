@@ -1,8 +1,8 @@
 """
 The seam: what one library needs beyond the array API standard.
 
-`apply` evaluates a function with its derivatives attached, `evaluate` any formula alone, and
-`compute` one without a call, entry by entry. A backend knows no function; each but that of NumPy is
+`value` and `apply` evaluate a function with its derivatives attached, `evaluate` any formula alone,
+and `compute` one without a call, entry by entry. A backend knows no function; each but that of NumPy is
 imported when the first of its arrays arrives.
 """
 
