@@ -20,7 +20,7 @@ nox.options.error_on_external_run = True
 
 PROJECT = nox.project.load_toml()
 PYTHONS = nox.project.python_versions(PROJECT)
-LIBRARIES = ("numpy", "strict", "jax", "torch", "dask")
+LIBRARIES = ("numpy", "strict", "jax", "torch", "dask", "cupy")
 # On PyTorch what is its own; the rest of the suite on it is `backend(torch)`.
 SELECTED = ("-k", "not [torch or test_torch")
 TOGETHER = "numpy,strict,jax,torch"

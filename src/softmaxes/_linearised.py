@@ -95,7 +95,9 @@ class OfScores(NamedTuple):
         basis = call.xp.eye(size, dtype=call.working, device=device(call.arrays.x))
         v = self.in_slices(call.xp.reshape(basis, (size, *call.given)))
         columns = evaluate(self.rule.jvp, call, self.p, None, call.arrays, Arrays(v))
-        columns = call.xp.moveaxis(call.xp.reshape(columns, (size, *self.y.shape)), 0, -1)
+        columns = call.xp.reshape(columns, (size, *self.y.shape))
+        # No moveaxis, which PyTorch does not batch.
+        columns = call.xp.permute_dims(columns, (*range(1, columns.ndim), 0))
         return call.shaped(columns, (*self.y.shape, *call.given))
 
     def hvp(self, v: Array) -> Array:
