@@ -133,6 +133,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def cluster(session: nox.Session) -> None:
+    """Measure time and memory of Dask on a cluster of processes, with an array larger than memory."""
+    session.install(".", *groups("dask"))
+    session.run("python", "benchmarks/dask_cluster.py", *session.posargs)
+
+
+@nox.session(default=False)
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, and test the installed wheel."""
     shutil.rmtree("dist", ignore_errors=True)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import dask.array as da
 import psutil
@@ -100,7 +100,7 @@ class Peak:
             for process, before in self.before.items():
                 self.bytes = max(self.bytes, process.memory_info().rss - before)
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
