@@ -69,6 +69,13 @@ def backend(session: nox.Session, library: str) -> None:
     pytest(session, "tests", backends=library)
 
 
+@nox.session(default=False)
+def others(session: nox.Session) -> None:
+    """Test on libraries that nothing in the code was written for."""
+    session.install("-e.", *groups("test-base", "others"))
+    pytest(session, "tests/test_other_libraries.py", backends="numpy")
+
+
 @nox.session(python=PYTHONS[0], default=False)
 def minimum(session: nox.Session) -> None:
     """Test on the oldest supported versions."""
