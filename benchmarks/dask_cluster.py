@@ -2,8 +2,9 @@
 Print time and memory on a cluster of processes: ``python benchmarks/dask_cluster.py``.
 
 The array is ten times as large as the memory allowed to the workers, which write to disk what does
-not fit. Every chunk of it is made where it is needed. Time is that of the clock; memory is the
-largest growth of one worker above what it takes when it has started, sampled twenty times a second.
+not fit. Every chunk of it is made where it is needed. Time is that of the clock, and beside it that
+of the processors over all workers, which does not depend on what else runs; memory is the largest
+growth of one worker above what it takes when it has started, sampled twenty times a second.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ def main(times_the_memory: float = 10.0) -> None:
     size = 8e-9 * shape[0] * columns
     allowed = 1e-9 * WORKERS * MEMORY
     print(f"array {shape}, {size:.1f} GB; {WORKERS} workers, {allowed:.1f} GB in all\n")
-    print("| | seconds | MB of a worker | time ÷ naive | memory ÷ naive |")
-    print("|---|---|---|---|---|")
+    print("| | s | s of processors | MB of a worker | s ÷ naive | processors | memory |")
+    print("|---|---|---|---|---|---|---|")
     for reference, *others in (
         (naive_logsumexp, sm.logsumexp),
-        (naive_softmax, sm.softmax, softmax_in_two_passes),
+        (naive_softmax, softmax_in_two_passes, sm.softmax),
     ):
         naive = measured(reference, shape)
-        row(reference.__name__, *naive, naive)
+        row(reference.__name__, naive, naive)
         for function in others:
-            row(function.__name__, *measured(function, shape), naive)
+            row(function.__name__, measured(function, shape), naive)
 
 
 def naive_logsumexp(x: Array, axis: int) -> Array:
@@ -63,8 +64,8 @@ def softmax_in_two_passes(x: Array, axis: int) -> Array:
     return online.softmax(bind(x, list(state[:3])), state, axis=axis)
 
 
-def measured(function: Callable[..., Array], shape: tuple[int, int]) -> tuple[float, float]:
-    """Return the seconds and the megabytes of a worker, in a cluster of its own."""
+def measured(function: Callable[..., Array], shape: tuple[int, int]) -> tuple[float, ...]:
+    """Return seconds, those of processors, and megabytes of a worker, in a cluster of its own."""
     options = {"processes": True, "threads_per_worker": 1, "dashboard_address": None}
     with (
         LocalCluster(n_workers=WORKERS, memory_limit=MEMORY, **options) as cluster,
@@ -73,10 +74,14 @@ def measured(function: Callable[..., Array], shape: tuple[int, int]) -> tuple[fl
         result(function, (1_000, CHUNK[1])).compute()  # what is imported once
         workers = [psutil.Process(pid) for pid in client.run(lambda: psutil.Process().pid).values()]
         with Peak(workers) as peak:
-            start = time.perf_counter()
+            start, used = time.perf_counter(), processor_time(workers)
             result(function, shape).compute()
-            seconds = time.perf_counter() - start
-        return seconds, peak.bytes / 1e6
+            seconds = time.perf_counter() - start, processor_time(workers) - used
+        return *seconds, peak.bytes / 1e6
+
+
+def processor_time(workers: list[psutil.Process]) -> float:
+    return sum(sum(worker.cpu_times()[:2]) for worker in workers)
 
 
 def result(function: Callable[..., Array], shape: tuple[int, int]) -> Array:
@@ -109,9 +114,10 @@ class Peak:
         self.thread.join()
 
 
-def row(name: str, seconds: float, megabytes: float, naive: tuple[float, float]) -> None:
-    ratios = f"{seconds / naive[0]:.2f} | {megabytes / naive[1]:.2f}"
-    print(f"| {name} | {seconds:.1f} | {megabytes:.0f} | {ratios} |", flush=True)
+def row(name: str, found: tuple[float, ...], naive: tuple[float, ...]) -> None:
+    ratios = (a / b for a, b in zip(found, naive, strict=True))
+    cells = [name, *(f"{a:.0f}" for a in found), *(f"{a:.2f}" for a in ratios)]
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
