@@ -327,6 +327,17 @@ def test_slices_in_chunks_meet_at_one_barrier(function):
     assert not any("rechunk" in name for name in layers(y))
 
 
+def test_a_piece_in_chunks_meets_at_one_barrier_and_may_be_made_again():
+    from dask.graph_manipulation import bind
+
+    x = lazy(X)
+    state = online.update(online.empty(xp=da), x)
+    assert sum("aggregate" in name for name in layers(online.logsumexp(state))) == 1
+    again = bind(x, list(state[:3]))
+    p = online.softmax(again, state)
+    np.testing.assert_array_max_ulp(finite(p.compute()), finite(sm.softmax(X)), maxulp=6)
+
+
 def test_the_states_are_merged_in_a_tree():
     x = da.zeros((1, 64), chunks=(1, 1))
     with dask.config.set(split_every=2):

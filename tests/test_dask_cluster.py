@@ -10,6 +10,7 @@ import pytest
 
 import softmaxes as sm
 
+dask = pytest.importorskip("dask", reason="dask is not installed")
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
 
@@ -27,7 +28,9 @@ def noted(chunk, file):
 @pytest.fixture
 def client():
     options = {"processes": True, "threads_per_worker": 1, "dashboard_address": None}
+    patience = {"distributed.comm.timeouts.connect": "2m", "distributed.comm.timeouts.tcp": "2m"}
     with (
+        dask.config.set(patience),
         distributed.LocalCluster(n_workers=2, **options) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -66,6 +66,7 @@ PRINTED = {
         "logsumexp  trees 1",
         "[0.26894142 0.73105858 0.         0.        ]",
         "(nan,) (nan, 1000000)",
+        "True",
     ],
     "derivatives.md": [
         "jax.nn     loss -0, gradient 0",
