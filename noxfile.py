@@ -20,7 +20,7 @@ nox.options.error_on_external_run = True
 
 PROJECT = nox.project.load_toml()
 PYTHONS = nox.project.python_versions(PROJECT)
-LIBRARIES = ("numpy", "strict", "jax", "torch", "dask")
+LIBRARIES = ("numpy", "strict", "jax", "torch", "dask", "cupy")
 # On PyTorch what is its own; the rest of the suite on it is `backend(torch)`.
 SELECTED = ("-k", "not [torch or test_torch")
 TOGETHER = "numpy,strict,jax,torch"
@@ -67,6 +67,13 @@ def backend(session: nox.Session, library: str) -> None:
     """Test with one array library installed and no other."""
     session.install("-e.", *groups("test-base", library))
     pytest(session, "tests", backends=library)
+
+
+@nox.session(default=False)
+def others(session: nox.Session) -> None:
+    """Test on libraries that nothing in the code was written for."""
+    session.install("-e.", *groups("test-base", "others"))
+    pytest(session, "tests/test_other_libraries.py", backends="numpy")
 
 
 @nox.session(python=PYTHONS[0], default=False)
@@ -130,6 +137,13 @@ def bench(session: nox.Session) -> None:
     """Measure time, memory and error beside the peers; fails where the machine is not steady."""
     session.install(".", *groups("bench"))
     session.run("python", "benchmarks/suite.py", *session.posargs)
+
+
+@nox.session(default=False)
+def cluster(session: nox.Session) -> None:
+    """Measure time and memory of Dask on a cluster of processes, with an array larger than memory."""
+    session.install(".", *groups("dask"))
+    session.run("python", "benchmarks/dask_cluster.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,8 +1,8 @@
 """The array libraries that the tests run on.
 
 `backend` hands a test one library at a time, in every manner in which the package must work on it. The variable
-SOFTMAXES_TEST_BACKENDS, a comma list of numpy, strict, jax, torch and dask, chooses the libraries; one that it names
-must be there. Without it, every one of the first three that is installed is tested.
+SOFTMAXES_TEST_BACKENDS, a comma list of numpy, strict, jax, torch, dask and cupy, chooses the libraries; one that it
+names must be there. Without it, those of numpy, strict, jax and cupy are tested that are installed and have a device.
 """
 
 import os
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +19,13 @@ import ml_dtypes  # noqa: F401, teaches NumPy the name "bfloat16"
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from softmaxes._cli.capabilities import ENGINES
+
+# Two devices of JAX, to tell where a result is; set before it is imported.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+)
 
 # The same examples in every run, however slow the machine.
 settings.register_profile("softmaxes", deadline=None, derandomize=True)
@@ -29,9 +37,10 @@ MODULES = {
     "jax": "jax",
     "torch": "torch",
     "dask": "dask.array",
+    "cupy": "cupy",
 }
 REQUESTED = os.environ.get("SOFTMAXES_TEST_BACKENDS", "")
-LIBRARIES = tuple(REQUESTED.split(",")) if REQUESTED else ("numpy", "strict", "jax")
+LIBRARIES = tuple(REQUESTED.split(",")) if REQUESTED else ("numpy", "strict", "jax", "cupy")
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,22 @@ def backend_named(name):
 
         make = _in_chunks if manner else xp.asarray
         return Backend(name, xp, make, has_bfloat16=False, traced=True, flags=_InThisThread())
+    if library == "cupy":
+        import cupy
+
+        return Backend(name, cupy, cupy.asarray, to_numpy=cupy.asnumpy, has_bfloat16=False)
     pytest.fail(f"SOFTMAXES_TEST_BACKENDS names {library!r}, expected some of {', '.join(MODULES)}")
+
+
+def missing(library):
+    """Tell why a library cannot be tested; never of one that was asked for, whose import is to fail."""
+    if REQUESTED:
+        return ""
+    if find_spec(MODULES[library].partition(".")[0]) is None:
+        return f"{MODULES[library]} is not installed"
+    if library == "cupy" and not import_module("cupy").is_available():
+        return "cupy has no device"
+    return ""
 
 
 def _parameters():
@@ -186,9 +210,7 @@ def _parameters():
         "dask": ("dask", "dask-chunked"),
     }
     for library in LIBRARIES:
-        # A missing library that was asked for by name is an error, raised by its import.
-        missing = not REQUESTED and find_spec(MODULES[library]) is None
-        marks = [pytest.mark.skip(reason=f"{MODULES[library]} is not installed")] if missing else []
+        marks = [pytest.mark.skipif(bool(reason := missing(library)), reason=reason)]
         yield from (pytest.param(name, marks=marks) for name in manners.get(library, (library,)))
 
 
@@ -200,10 +222,11 @@ def backend(request):
         yield backend
 
 
-ENGINES = {"jax": "jax-jit", "torch": "torch"}
+# Compiled where the tests of it are fast.
+MANNERS = {"jax": "jax-jit"}
 
 
-@pytest.fixture(params=[ENGINES[name] for name in LIBRARIES if name in ENGINES])
+@pytest.fixture(params=[MANNERS.get(name, name) for name in LIBRARIES if name in ENGINES])
 def differentiable(request):
     """One array library that differentiates, in one manner."""
     return backend_named(request.param)
@@ -236,7 +259,7 @@ def torch():
 
 
 def _tested(library):
-    if library not in LIBRARIES or (not REQUESTED and find_spec(library) is None):
+    if library not in LIBRARIES or missing(library):
         pytest.skip(f"{library} is not tested")
     backend_named(library)
     return pytest.importorskip(library)

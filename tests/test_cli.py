@@ -220,7 +220,7 @@ def test_the_digits_are_those_of_scikit_learn():
 # info -----------------------------------------------------------------------------------------------------------------
 
 
-def test_info_is_plain_text_with_versions_and_devices():
+def test_info_is_plain_text_with_versions_devices_and_capabilities():
     report = run("info")
 
     assert report.returncode == 0
@@ -228,6 +228,7 @@ def test_info_is_plain_text_with_versions_and_devices():
     assert re.search(rf"^python +\w+ {platform.python_version()}$", report.stdout, re.MULTILINE)
     assert re.search(rf"^numpy +{re.escape(version('numpy'))}$", report.stdout, re.MULTILINE)
     assert re.search(r"^numpy +cpu$", report.stdout, re.MULTILINE)
+    assert re.search(r"^softmax +e-g--- ", report.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("arguments", [("info", "--json"), ("--json", "info")])
@@ -236,6 +237,7 @@ def test_info_for_machines_is_json(arguments):
 
     assert {"name": "numpy", "version": version("numpy")} in report["versions"]
     assert {"library": "numpy", "devices": "cpu"} in report["devices"]
+    assert {row["function"]: row["dask"] for row in report["support"]}["softmax"] == "--gl--"
 
 
 def test_info_says_what_is_not_installed():

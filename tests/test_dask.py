@@ -138,8 +138,11 @@ def test_a_long_slice_in_many_chunks_keeps_its_budget(function):
     assert error <= case.budget("float32")
 
 
+every_width = pytest.mark.parametrize("columns", [8, 3], ids=["whole slices", "slices in chunks"])
+
+
 @every_call
-@pytest.mark.parametrize("columns", [8, 3], ids=["whole slices", "slices in chunks"])
+@every_width
 def test_lengths_need_not_be_known(f, options, columns):
     rows = np.array([True, True, False, False, True, True])  # none of the second chunk
 
@@ -160,8 +163,17 @@ def test_nothing_comes_of_nothing_in_any_chunks(function, shape):
     np.testing.assert_array_equal(function(da.ones(shape, chunks=chunks), -1).compute(), expected)
 
 
+@every_function
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
+def test_the_derivatives_of_nothing_are_nothing_in_any_chunks(function, shape):
+    x = da.ones(shape, chunks=tuple((0, n // 2, n - n // 2) for n in shape))
+    y, pullback = sm.vjp(function, x, axis=-1)
+    j = sm.jacobian(function, x, axis=-1)
+    assert (pullback(y).compute().shape, j.compute().shape) == (shape, y.shape + shape)
+
+
 @pytest.mark.parametrize("f", [sm.softmax, sm.log_softmax, sm.logsumexp])
-@pytest.mark.parametrize("columns", [8, 3], ids=["whole slices", "slices in chunks"])
+@every_width
 def test_derivatives_are_those_of_numpy(f, columns):
     x, v = X[5:], direction((1, 8), "float64")
     chunked, moving = (lazy(a, (1, columns)) for a in (x, v))
@@ -170,6 +182,92 @@ def test_derivatives_are_those_of_numpy(f, columns):
     for derivative in (sm.jvp, lambda *a, **o: (sm.hvp(*a, **o),)):
         found, expected = (derivative(f, *a, axis=-1)[-1] for a in ((chunked, moving), (x, v)))
         np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-16)
+
+
+@every_function
+@every_width
+def test_lengths_need_not_be_known_for_a_derivative(function, columns):
+    x, v = X[::5], X[[5, 5]]
+    chunked, moving = (some(lazy(a[[0, 0, 1]], (1, columns))) for a in (x, v))
+    (y, pullback), (same, pull) = sm.vjp(function, chunked, axis=-1), sm.vjp(function, x, axis=-1)
+    np.testing.assert_allclose(pullback(y), pull(same), rtol=1e-14)
+    for derivative in (sm.jvp, lambda *a, **o: (sm.hvp(*a, **o),)):
+        found, expected = (
+            derivative(function, *a, axis=-1)[-1] for a in ((chunked, moving), (x, v))
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-16)
+
+
+def some(a):
+    """Return the array without its first entry or row, in chunks whose lengths are not known."""
+    return a[da.from_array(np.arange(len(a)) > 0, chunks=a.chunks[0])]
+
+
+# The losses, with what they take beside the scores.
+LOSSES = {
+    "numbers": (sm.cross_entropy, np.array([3, 0, 2, 4, 7, 5]), {}),
+    "numbers, smooth": (sm.cross_entropy, np.array([3, 0, 2, 4, 7, 5]), {"label_smoothing": 0.1}),
+    "soft labels": (sm.cross_entropy, POSITIVE, {}),
+    "a mask": (sm.cross_entropy, np.array([0, 0, 4, 0, 4, 5]), {"where": MASK}),
+    "divergence": (sm.kl_divergence, X[::-1].copy(), {}),
+    "entropy": (sm.entropy, None, {}),
+}
+every_loss = pytest.mark.parametrize(("loss", "beside", "options"), LOSSES.values(), ids=LOSSES)
+
+
+@every_loss
+@every_chunking
+def test_a_loss_is_lazy_and_that_of_numpy(loss, beside, options, chunks):
+    rest = () if beside is None else (beside,)
+    with dask.config.set(scheduler=refuse):
+        y = loss(lazy(X, chunks), *(lazy(a, chunks) for a in rest), **with_lazy(options, chunks))
+        sm.vjp(
+            loss, lazy(X, chunks), *(lazy(a, chunks) for a in rest), **with_lazy(options, chunks)
+        )
+    expected = finite(loss(X, *rest, **options))
+    np.testing.assert_array_max_ulp(finite(y.compute()), expected, maxulp=6)
+
+
+@every_loss
+@every_width
+def test_lengths_need_not_be_known_for_a_loss(loss, beside, options, columns):
+    rest = () if beside is None else (beside,)
+
+    def unknown(a):
+        return some(da.from_array(a, chunks=(2, columns)[: a.ndim]))
+
+    options_unknown = {n: unknown(a) if np.ndim(a) == 2 else a for n, a in options.items()}
+    y = loss(unknown(X), *(unknown(a) for a in rest), **options_unknown)
+    known = {n: a[1:] if np.ndim(a) == 2 else a for n, a in options.items()}
+    expected = loss(X[1:], *(a[1:] for a in rest), **known)
+    np.testing.assert_array_max_ulp(finite(y.compute()), finite(expected), maxulp=6)
+
+
+def test_the_loss_of_a_product_is_lazy_and_that_of_numpy():
+    weights, labels = POSITIVE[:5], np.arange(6) % 5
+    features = POSITIVE[::-1].copy()
+    with dask.config.set(scheduler=refuse):
+        arrays = (lazy(features), lazy(weights), da.from_array(labels, chunks=2))
+        y, pullback = sm.vjp(sm.linear_cross_entropy, *arrays)
+        gradient = pullback(y)
+    expected, pull = sm.vjp(sm.linear_cross_entropy, features, weights, labels)
+    np.testing.assert_allclose(y, expected, rtol=1e-14)
+    np.testing.assert_allclose(gradient, pull(expected), rtol=1e-13)
+
+
+UNKNOWN = {
+    "a jacobian": (lambda a: sm.jacobian(sm.softmax, a), "x"),
+    "features": (lambda a: sm.linear_cross_entropy(a, lazy(X[:3]), [0, 1]), "features"),
+    "weights": (lambda a: sm.linear_cross_entropy(lazy(X), a, [0] * 6), "weights"),
+    "classes": (lambda a: sm.cross_entropy(a, [0] * 8, axis=0), "logits"),
+}
+
+
+@pytest.mark.parametrize(("call", "name"), UNKNOWN.values(), ids=UNKNOWN)
+def test_where_a_length_must_be_known_the_error_says_how(call, name):
+    message = rf"{name} must have known lengths, got shape \(nan, 8\): .*compute_chunk_sizes"
+    with pytest.raises(ValueError, match=message):
+        call(some(lazy(X)))
 
 
 def test_states_of_dask_merge_in_silence():
@@ -227,6 +325,17 @@ def test_slices_in_chunks_meet_at_one_barrier(function):
     y = function(lazy(X), -1)
     assert [name for name in layers(y) if "aggregate" in name] == ["_merged-aggregate"]
     assert not any("rechunk" in name for name in layers(y))
+
+
+def test_a_piece_in_chunks_meets_at_one_barrier_and_may_be_made_again():
+    from dask.graph_manipulation import bind
+
+    x = lazy(X)
+    state = online.update(online.empty(xp=da), x)
+    assert sum("aggregate" in name for name in layers(online.logsumexp(state))) == 1
+    again = bind(x, list(state[:3]))
+    p = online.softmax(again, state)
+    np.testing.assert_array_max_ulp(finite(p.compute()), finite(sm.softmax(X)), maxulp=6)
 
 
 def test_the_states_are_merged_in_a_tree():

@@ -310,6 +310,7 @@ NAMES = {
     "jax": "jax.numpy",
     "torch": "torch",
     "dask": "dask.array",
+    "cupy": "cupy",
 }
 
 
@@ -352,6 +353,12 @@ def test_arrays_on_two_devices_are_refused(names, call):
 def test_tensors_on_two_devices_are_refused(torch, names, call):
     x = torch.ones(2, 3)
     refused(partial(call, x, x.to("meta")), ValueError, names, "one device, got cpu and meta")
+
+
+def test_jax_says_itself_what_it_cannot_move(jax):
+    here, there = (jax.device_put(X, device) for device in jax.devices()[:2])
+    call = partial(sm.softmax, here, temperature=there)
+    refused(call, ValueError, "incompatible devices", "ids [0]", "ids [1]")
 
 
 @every_pair

@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_tour)
     commands = parser.add_subparsers(title="commands")
     for name, run, purpose in (
-        ("info", _info, "print versions, array libraries and devices"),
+        ("info", _info, "print versions, array libraries, devices and what works where"),
         ("check", _check, "measure accuracy, derivatives and the boundary contract here"),
         ("bench", _bench, "time the functions beside the peers that are installed"),
     ):

@@ -20,11 +20,15 @@ from softmaxes._arrays import (
     Call,
     Factors,
     Product,
+    broadcast,
     checked,
     checked_like,
     checked_product,
     device,
+    known_lengths,
     mapped,
+    shape_of,
+    with_axes,
 )
 from softmaxes._backends import apply, evaluate, of_products
 from softmaxes.losses import _linear, _scores
@@ -72,12 +76,12 @@ class OfScores(NamedTuple):
     call: Call
     y: Array
     p: Any
-    inner: tuple[int, ...]  # the shape of y that keeps the reduced axes
+    ndim: int  # of y with the axes
 
     def jvp(self, v: Array) -> Array:
         v = self.in_slices(checked_like("v", v, self.call, self.call.given))
         dy = evaluate(self.rule.jvp, self.call, self.p, None, self.call.arrays, Arrays(v))
-        return self.call.shaped(dy, self.y.shape)
+        return self.call.shaped(dy, shape_of(self.y))
 
     def pullback(self) -> Pullback:
         call = self.call
@@ -85,18 +89,25 @@ class OfScores(NamedTuple):
         p, arrays = _own((self.p, needed), call)
 
         def pullback(u: Array) -> Array:
-            u = call.xp.reshape(checked_like("u", u, call, self.y.shape), self.inner)
+            u = checked_like("u", u, call, shape_of(self.y))
+            u = with_axes(u, call.axis, self.ndim)
             return self.as_x(evaluate(self.rule.vjp, call, p, arrays, u))
 
         return pullback
 
     def jacobian(self) -> Array:
-        call, size = self.call, math.prod(self.call.given)
-        basis = call.xp.eye(size, dtype=call.working, device=device(call.arrays.x))
-        v = self.in_slices(call.xp.reshape(basis, (size, *call.given)))
+        call, given, where = self.call, self.call.given, device(self.call.arrays.x)
+        known_lengths(call.name, call.arrays.x, tuple(range(-len(given), 0)))
+        if 0 in given:  # nothing to form columns of, which Dask would refuse to reshape
+            return call.xp.zeros(self.y.shape + given, dtype=call.dtype, device=where)
+        size = math.prod(given)
+        basis = call.xp.eye(size, dtype=call.working, device=where)
+        v = self.in_slices(call.xp.reshape(basis, (size, *given)))
         columns = evaluate(self.rule.jvp, call, self.p, None, call.arrays, Arrays(v))
-        columns = call.xp.moveaxis(call.xp.reshape(columns, (size, *self.y.shape)), 0, -1)
-        return call.shaped(columns, (*self.y.shape, *call.given))
+        columns = call.xp.reshape(columns, (size, *self.y.shape))
+        # No moveaxis, which PyTorch does not batch.
+        columns = call.xp.permute_dims(columns, (*range(1, columns.ndim), 0))
+        return call.shaped(columns, (*self.y.shape, *given))
 
     def hvp(self, v: Array) -> Array:
         v = self.in_slices(checked_like("v", v, self.call, self.call.given))
@@ -109,10 +120,11 @@ class OfScores(NamedTuple):
 
     def in_slices(self, v: Array) -> Array:
         """Return tangents of x, with any axes in front, in the form of the checked x."""
-        front = v.shape[: v.ndim - len(self.call.given)]
-        v = self.call.xp.reshape(v, (*front, *self.padded))
-        v = self.call.xp.broadcast_to(v, (*front, *self.call.shape))
-        return self.call.xp.reshape(v, (*front, *self.call.arrays.x.shape))
+        given, shape = self.call.given, self.call.shape
+        front = v.ndim - len(given)
+        v = v[(slice(None),) * front + (None,) * (len(shape) - len(given)) + (...,)]
+        v = broadcast(v, shape_of(v)[:front] + shape, self.call.xp)
+        return v[..., None] if self.call.arrays.x.ndim > len(shape) else v
 
     def as_x(self, g: Array) -> Array:
         """Return a cotangent of the checked x in the form of the given one."""
@@ -132,7 +144,7 @@ def _scored(rule: _rules.Rule, call: Call) -> OfScores:
 
     p, _ = _rules.ingredients(rule, value, Arrays(None))
     shape = call.reduced if rule.reduces else call.shape
-    return OfScores(rule, call, call.shaped(y, shape), p, tuple(y.shape))
+    return OfScores(rule, call, call.shaped(y, shape), p, y.ndim)
 
 
 # A function of the factors of scores --------------------------------------------------------------

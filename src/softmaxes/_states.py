@@ -34,9 +34,11 @@ from softmaxes._primals import _gaps, _sum, _two_sum
 
 __all__ = [
     "State",
+    "excess",
     "log_softmax",
     "logsumexp",
     "logsumexp_jvp",
+    "maximum",
     "mean",
     "merge",
     "piece",
@@ -89,13 +91,22 @@ def merge(a: State, b: State, *, xp: Namespace) -> State:
     return _with_mean(merged, upper, lower, *weights, xp=xp)
 
 
+def maximum(state: State, *, xp: Namespace) -> Array:
+    return state.maximum
+
+
+def excess(state: State, *, xp: Namespace) -> Array:
+    """Return T = S - 1."""
+    return state.rest * _power(_reference(state.maximum, xp=xp), state.maximum, xp=xp)
+
+
 # y = log(e^M + e^r R),    dy = (e^(M - r) dM + dR) / (e^(M - r) + R)
 #
 # Differentiated as it stands, M + log1p(T) would give the maximum 1 - T / (1 + T).
 
 
 def logsumexp(state: State, *, xp: Namespace) -> Array:
-    log_sum = state.maximum + xp.log1p(_excess(state, xp=xp))
+    log_sum = state.maximum + xp.log1p(excess(state, xp=xp))
     return xp.where(xp.isfinite(state.maximum), log_sum, state.maximum)
 
 
@@ -115,7 +126,7 @@ def logsumexp_jvp(
 def softmax(x: Array, state: State, *, xp: Namespace) -> Array:
     # Changes nothing, but no compiler contracts a product in x and the subtraction through it.
     x = xp.where(x < -xp.finfo(x.dtype).max, -xp.inf, x)
-    total = 1.0 + _excess(state, xp=xp)
+    total = 1.0 + excess(state, xp=xp)
     p = _power(x, state.maximum, xp=xp) / total
     p = xp.where((x == xp.inf) & (total > 1.0), xp.nan, p)  # several +inf: no limit exists
     p = xp.where(state.maximum == -xp.inf, xp.inf, p)  # an entry that the state has not seen
@@ -123,7 +134,7 @@ def softmax(x: Array, state: State, *, xp: Namespace) -> Array:
 
 
 def log_softmax(x: Array, state: State, *, xp: Namespace) -> Array:
-    total = _excess(state, xp=xp)
+    total = excess(state, xp=xp)
     z, _ = _gaps(x, state.maximum, None, xp=xp)
     z = xp.where(x == xp.inf, xp.where(total > 0.0, xp.nan, 0.0), z)  # several +inf: no limit
     return xp.where(x == -xp.inf, -xp.inf, z - xp.log1p(total))
@@ -157,11 +168,6 @@ def _with_mean(
     several = (merged.maximum == xp.inf) & (merged.rest > 0.0)
     mean = xp.where(several | xp.isnan(merged.maximum), xp.nan, mean)
     return merged._replace(mean=mean, mean_low=low)
-
-
-def _excess(state: State, *, xp: Namespace) -> Array:
-    """Return T = S - 1."""
-    return state.rest * _power(_reference(state.maximum, xp=xp), state.maximum, xp=xp)
 
 
 def _reference(maximum: Array, *, xp: Namespace) -> Array:

@@ -18,7 +18,7 @@ from softmaxes._arrays._kinds import (
 )
 from softmaxes._arrays._pieces import checked_alike, checked_slices, checked_values, zeros
 from softmaxes._arrays._products import Factors, Product, checked_product
-from softmaxes._arrays._shapes import Axes, Axis
+from softmaxes._arrays._shapes import Axes, Axis, broadcast, known_lengths, shape_of, with_axes
 from softmaxes._arrays._trees import leaves, mapped
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Factors",
     "Namespace",
     "Product",
+    "broadcast",
     "checked",
     "checked_alike",
     "checked_like",
@@ -37,12 +38,15 @@ __all__ = [
     "checked_slices",
     "checked_values",
     "device",
+    "known_lengths",
     "last_name",
     "leaves",
     "library",
     "mapped",
     "namespace_of",
     "quiet",
+    "shape_of",
     "unwrapped",
+    "with_axes",
     "zeros",
 ]

@@ -27,6 +27,7 @@ from softmaxes._arrays._labels import checked_smoothing, fitting_labels
 from softmaxes._arrays._shapes import (
     Axes,
     axes_from_the_end,
+    broadcast,
     broadcast_shape,
     fitting,
     reduced_shape,
@@ -184,7 +185,7 @@ def _aligned(scores: Scores, axis: Any, options: dict[str, Array]) -> tuple[Arra
         options = options | {"labels": labels}
     fitted = {option: fitting(option, a, scores) for option, a in options.items()}
     if "q_logits" in options:  # a softmax of its own, of every entry
-        fitted["q_logits"] = scores.xp.broadcast_to(fitted["q_logits"], scores.array.shape)
+        fitted["q_logits"] = broadcast(fitted["q_logits"], shape_of(scores.array), scores.xp)
     return Arrays(scores.array, **fitted), axes
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import array_api_extra as xpx
 
 from softmaxes._arrays._kinds import Array, Namespace, Scores, is_kind, known
-from softmaxes._arrays._shapes import Axes, kept_shape, reduced_shape
+from softmaxes._arrays._shapes import Axes, known_lengths, reduced_shape, shape_of, with_axes
 
 __all__ = ["checked_smoothing", "fitting_labels"]
 
@@ -26,7 +26,7 @@ def checked_smoothing(value: Any) -> Any:
 
 def fitting_labels(labels: Array, where: Array, scores: Scores, axes: Axes) -> Array:
     """Return soft labels as they are, and one class number for each slice, with the axes kept."""
-    shape, xp = tuple(scores.array.shape), scores.xp
+    shape, xp = shape_of(scores.array), scores.xp
     if is_kind(labels.dtype, "real floating", xp):
         _require("floating labels", labels, shape, f"that of {scores.name}")
         return labels
@@ -34,8 +34,8 @@ def fitting_labels(labels: Array, where: Array, scores: Scores, axes: Axes) -> A
     _require("integer labels", labels, reduced, f"that of {scores.name} without the axis")
     # A number too large for the default dtype becomes negative, and so stays outside.
     labels = xp.astype(labels, xpx.default_dtype(xp, "integral"), copy=False)
-    labels = xp.reshape(labels, kept_shape(shape, axes))
-    n = math.prod([shape[a] for a in axes])  # a list, for the compiler of PyTorch
+    labels = with_axes(labels, axes, len(shape))
+    n = math.prod(known_lengths(scores.name, scores.array, axes))
     outside = partial(_outside, n=n, axes=axes)
     if known(outside, labels, xp=xp):
         support = (scores.array,) if where is None else (scores.array, where)
@@ -45,7 +45,7 @@ def fitting_labels(labels: Array, where: Array, scores: Scores, axes: Axes) -> A
 
 
 def _require(name: str, labels: Array, shape: tuple[int, ...], why: str) -> None:
-    if tuple(labels.shape) != shape:
+    if shape_of(labels) != shape:
         raise ValueError(f"{name} must have shape {shape}, {why}, got {tuple(labels.shape)}")
 
 

@@ -22,7 +22,7 @@ from softmaxes._arrays._kinds import (
     working_dtype,
 )
 from softmaxes._arrays._labels import checked_smoothing, fitting_labels
-from softmaxes._arrays._shapes import fitting
+from softmaxes._arrays._shapes import fitting, known_lengths
 
 __all__ = ["Factors", "Product", "checked_product"]
 
@@ -103,6 +103,8 @@ def _classes(features: Array, weights: Array, bias: Array) -> int:
     if weights.ndim != 2 or weights.shape[1] != features.shape[-1]:
         expected = f"(n, {features.shape[-1]}) for features of shape {tuple(features.shape)}"
         raise ValueError(f"weights must have shape {expected}, got {tuple(weights.shape)}")
+    for name, a in (("features", features), ("weights", weights)):
+        known_lengths(name, a, tuple(range(a.ndim)))  # rows are counted, to be cut into tiles
     n = int(weights.shape[0])
     if bias is not None and tuple(getattr(bias, "shape", ())) != (n,):
         was = tuple(getattr(bias, "shape", ()))

@@ -7,19 +7,22 @@ from typing import Any, TypeAlias
 
 from array_api_compat import numpy as np
 
-from softmaxes._arrays._kinds import Array, Scores
+from softmaxes._arrays._kinds import Array, Namespace, Scores
 
 __all__ = [
     "Axes",
     "Axis",
     "axes_from_the_end",
+    "broadcast",
     "broadcast_shape",
     "broadcast_shapes",
     "broadcasts_to",
     "fitting",
     "kept_shape",
+    "known_lengths",
     "reduced_shape",
     "shape_of",
+    "with_axes",
 ]
 
 Axes: TypeAlias = tuple[int, ...]
@@ -47,6 +50,23 @@ def axes_from_the_end(axis: Any, name: str, ndim: int) -> Axes:
 def shape_of(a: Array) -> tuple[Any, ...]:
     """Return the shape of an array, with None for the lengths that are not known, NaN in Dask."""
     return tuple(None if isinstance(n, float) else n for n in a.shape)
+
+
+def known_lengths(name: str, a: Array, axes: Axes) -> list[int]:
+    """Return the lengths of the axes, or raise ValueError where one is not known."""
+    shape = shape_of(a)
+    lengths = [shape[axis] for axis in axes]  # a list, for the compiler of PyTorch
+    if None in lengths:
+        hint = "call its method compute_chunk_sizes() first"
+        raise ValueError(f"{name} must have known lengths, got shape {tuple(a.shape)}: {hint}")
+    return lengths
+
+
+def with_axes(a: Array, axes: Axes, ndim: int) -> Array:
+    """Return an array that may be without the axes with them, of length 1, and with ndim in all."""
+    if a.ndim == ndim:
+        return a
+    return a[tuple(None if i in axes else slice(None) for i in range(-ndim, 0))]
 
 
 def kept_shape(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
@@ -91,6 +111,11 @@ def broadcasts_to(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
         return broadcast_shapes(shape, to) == to
     except ValueError:
         return False
+
+
+def broadcast(a: Array, shape: tuple[Any, ...], xp: Namespace) -> Array:
+    """Return an array in a shape, as it is where that is its own, of lengths known or not."""
+    return a if shape_of(a) == shape else xp.broadcast_to(a, shape)
 
 
 def fitting(name: str, a: Array, scores: Scores) -> Array:

@@ -68,9 +68,15 @@ def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
 
 def by_the_standard(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments) of the arrays as they are, computed in the working precision."""
-    with quiet(call.xp):
-        y = f(*mapped(call.in_working_precision, arguments), axis=call.axis, xp=call.xp)
-        return call.xp.astype(y, call.dtype, copy=False)
+    try:
+        with quiet(call.xp):
+            y = f(*mapped(call.in_working_precision, arguments), axis=call.axis, xp=call.xp)
+            return call.xp.astype(y, call.dtype, copy=False)
+    except AttributeError as error:
+        if error.obj is not call.xp:
+            raise
+        missing = f"{library(call.xp)} has no function {error.name}"
+        raise TypeError(f"{missing}, which the array API standard asks for") from error
 
 
 def of_products(xp: Namespace) -> Any:

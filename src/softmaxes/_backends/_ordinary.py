@@ -1,5 +1,5 @@
 """
-The formulas of `_primals` for ordinary rows of NumPy: in place, without their special cases.
+Formulas of `_primals` for ordinary rows of NumPy: in place, without their special cases.
 
 A row is ordinary if its maximum is finite; any other is left to `_primals`. With M the maximum and
 z + error = x - M exactly, the terms are exp(z) (1 + error), the first maximum has the term 1, and the
@@ -110,7 +110,12 @@ def _logsumexp(x: Array, terms: Array, maximum: Array, excess: Array) -> Array:
     return maximum + np.log1p(excess)
 
 
+def _excess(x: Array, terms: Array, maximum: Array, excess: Array) -> Array:
+    return excess
+
+
 FORMULAS: dict[Any, Formula] = {
+    _primals.excess: Formula(_excess, reduces=True),
     _primals.softmax: Formula(_softmax),
     _primals.log_softmax: Formula(_log_softmax),
     _primals.logsumexp: Formula(_logsumexp, reduces=True),

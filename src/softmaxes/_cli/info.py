@@ -1,4 +1,4 @@
-"""``python -m softmaxes info``: versions, array libraries and devices, to paste into a report."""
+"""``python -m softmaxes info``: versions, devices and what works where, to paste into a report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+from softmaxes._cli import capabilities
 from softmaxes._cli.backends import namespace
 from softmaxes._cli.report import Table
 
@@ -34,13 +35,14 @@ PACKAGES = (
     "scipy",
     "rich",
 )
-LIBRARIES = ("numpy", "jax", "torch", "dask", "cupy")
+LIBRARIES = tuple(name for name in capabilities.LIBRARIES if name != "array-api-strict")
 
 
 def tables() -> Iterator[Table]:
     """Yield the report's tables."""
     yield versions()
     yield devices()
+    yield capabilities.table()
 
 
 def versions(packages: Collection[str] = PACKAGES) -> Table:

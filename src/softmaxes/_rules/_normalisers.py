@@ -74,7 +74,7 @@ def _log_softmax_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Name
 
 def _log_softmax_hvp(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
     counted = xp.astype(can_change(p, arrays, axis=axis, xp=xp), p.dtype)
-    n = xp.sum(xp.broadcast_to(counted, p.shape), axis=axis, keepdims=True)
+    n = xp.sum(counted, axis=axis, keepdims=True)
     h = covariance(p, arrays, per_temperature(v, arrays, xp=xp), axis=axis, xp=xp)
     return -n * per_temperature(h, arrays, xp=xp)
 
