@@ -4,9 +4,10 @@ JAX: a function of scores that are a matrix product, in tiles of rows.
 A tile of scores is formed, used and forgotten; what a formula makes of it is worked out a few rows
 at a time, which stay in cache. No loop keeps anything of a tile for a backward pass.
 
-The values and their gradients by the features, a vector for each row, are computed together. So is
-the gradient of the sum of all values by the weights: up to a factor it is what a mean or a sum asks
-for. Only where the cotangents of the rows turn out to differ, another pass is made.
+Forwards, values and tangents take one pass. Backwards, the values and their gradients by the features,
+a vector for each row, are computed together. So is the gradient of the sum of all values by the
+weights: up to a factor it is what a mean or a sum asks for. Only where the cotangents of the rows turn
+out to differ, another pass is made.
 """
 
 from __future__ import annotations
@@ -270,10 +271,11 @@ def _pullback(
     def again() -> tuple[Array, Array, Array]:
         return tiles.gradients(o, u, soft=soft)[2:]
 
-    others = set(names) - {"features"}
-    found = (
-        again() if soft else lax.cond(jnp.all(u == u[:1]), scaled, again) if others else (None,) * 3
-    )
+    found: Any = (None, None, None)
+    if soft:
+        found = again()
+    elif set(names) != {"features"}:
+        found = lax.cond(jnp.all(u == u[:1]), scaled, again)
     g = Gradients(None, u * unit.features, *found)
     return {name: getattr(g, name).astype(getattr(o, name).dtype) for name in names}
 
