@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from functools import partial, reduce
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import dask.array as da
@@ -118,7 +118,8 @@ def _max(a: Array, *, axis: Axes, keepdims: bool) -> Array:
     return da.reduction(a, largest, largest, axis=axis, keepdims=keepdims, dtype=a.dtype)
 
 
-XP = SimpleNamespace(**vars(xp) | {"max": _max})
+XP = ModuleType(xp.__name__)
+vars(XP).update(vars(xp), max=_max)
 
 
 def _state(call: Call, arrays: Arrays) -> Array:
