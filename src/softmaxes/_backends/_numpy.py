@@ -16,14 +16,11 @@ from typing import Any
 import numpy as np
 
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped, quiet
-from softmaxes._backends import _ordinary
-from softmaxes._backends._ordinary import FORMULAS
+from softmaxes._backends import _moderate, _ordinary
+from softmaxes._backends._sums import FORMULAS, TILE, kept
 from softmaxes._backends._threads import each
 
 __all__ = ["by_rows"]
-
-TILE = 1 << 17  # entries; of rows of any kind about ten temporaries of a tile live at a time
-TILES = 2  # that a thread does one after the other, in the same memory
 
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
@@ -108,10 +105,8 @@ def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays) -> Array:
     if where is not None:
         where = _matrix(_slices_last(where, call.axis, moved.ndim), moved.shape, k)
     out = _empty(moved, x, call, reduces=reduces)
-    tiles = _tiles(*x.shape)
-    parts = [tiles[i : i + TILES] for i in range(0, len(tiles), TILES)]
     with np.errstate(all="ignore"):
-        each(partial(_plain, f, call, Arrays(x, where), out), parts)
+        each(partial(_plain, f, call, Arrays(x, where), out), _tiles(*x.shape))
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
 
 
@@ -123,41 +118,22 @@ def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
     return np.empty_like(alike, call.dtype).reshape(matrix.shape)
 
 
-def _plain(
-    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, tiles: list[slice]
-) -> None:
-    rows, n = arrays.x[tiles[0]].shape
-    memory = np.empty((2, rows, min(n, TILE)), call.working)
-    for tile in tiles:
-        _plain_tile(f, call, arrays, out, tile, memory)
-
-
-def _plain_tile(
-    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, rows: slice, memory: Array
-) -> None:
+def _plain(f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, rows: Any) -> None:
+    """Write the results of some rows, of each by the first of the roads that is right for it."""
     x = np.ascontiguousarray(arrays.x[rows], call.working)
-    masked = arrays.where is not None
-    if masked:
-        x = _ordinary.kept(x, _tile(arrays.where, call, rows))
-    top = _ordinary.top(x)
-    maximum = x.reshape(-1)[top][:, None]
-    terms = _place(x, out[rows])
-    parts = [slice(i, i + TILE) for i in range(0, x.shape[-1], TILE)]  # several of a long row alone
-    for part in parts:
-        _ordinary.terms(x[:, part], maximum, terms[:, part], memory, masked=masked)
-    excess = _ordinary.excess(terms, top)
-    all_finite = np.isfinite(excess - maximum).all()
-    if not all_finite:
-        for part in parts:
-            _ordinary.free_of_nan(terms[:, part], memory)
-        excess = _ordinary.excess(terms, top)
-    y = FORMULAS[f].of(x, terms, maximum, excess)
-    if not np.may_share_memory(y, out):
-        out[rows] = y
-    if not all_finite:
-        is_ordinary = np.isfinite(maximum[:, 0])
-        others = np.arange(len(out))[rows][~is_ordinary]
-        _fill(f, call, (arrays,), out, others)
+    if arrays.where is not None:
+        x = kept(x, _tile(arrays.where, call, rows))
+    for sums in (_moderate.sums, _ordinary.sums):
+        found = sums(x, _place(x, out[rows]))
+        are_right = found.are_right[:, 0]
+        if are_right.any():
+            y = found.result(f)
+            if not np.may_share_memory(y, out):
+                out[rows] = y
+            if are_right.all():
+                return
+            rows, x = np.arange(len(out))[rows][~are_right], x[~are_right]
+    _fill(f, call, (arrays,), out, rows)
 
 
 def _place(x: Array, y: Array) -> Array:

@@ -1,49 +1,34 @@
 """
-Formulas of `_primals` for ordinary rows of NumPy: in place, without their special cases.
+Ordinary rows of NumPy, those with a finite maximum, in place.
 
-A row is ordinary if its maximum is finite; any other is left to `_primals`. With M the maximum and
-z + error = x - M exactly, the terms are exp(z) (1 + error), the first maximum has the term 1, and the
-sum of the others is S - 1 as it stands.
+With M the maximum and z + error = x - M exactly, the terms are exp(z) (1 + error), and that of the
+first maximum is 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
 
 import numpy as np
 
-from softmaxes import _primals
 from softmaxes._arrays import Array
+from softmaxes._backends._sums import Sums, by_parts, free_of_nan, lowest, others, top
 
-__all__ = ["FORMULAS", "Formula", "excess", "free_of_nan", "kept", "terms", "top"]
-
+__all__ = ["sums"]
 
 LONG = 1024  # entries of a row, beside which what is done once for each row counts little
 
 
-class Formula(NamedTuple):
-    """The result by `of(x, terms, maximum, excess)`, which may overwrite the terms."""
-
-    of: Callable[..., Array]
-    reduces: bool = False
-
-
-def kept(x: Array, where: Array) -> Array:
-    """Return x, -inf where it is masked; a NaN that is not becomes inf, no more ordinary than NaN."""
-    # np.where and copyto branch, and on a mask without pattern cost ten times this.
-    bound = (where - x.dtype.type(0.5)) * x.dtype.type(np.inf)
-    return np.fmin(x, bound)
+def sums(x: Array, out: Array) -> Sums:
+    """Return the sums of rows, with the terms in out."""
+    place = top(x)
+    maximum = x.reshape(-1)[place][:, None]
+    by_parts(partial(_terms, maximum, masked=lowest(x) == -np.inf), x, out)
+    return Sums(x, out, maximum, others(out, place), x.dtype.type(1.0), np.isfinite(maximum))
 
 
-def top(x: Array) -> Array:
-    """Return where the first maximum of each row is, or its first NaN, in x with one axis."""
-    return x.argmax(-1) + np.arange(0, x.size, x.shape[-1])
-
-
-def terms(x: Array, maximum: Array, out: Array, memory: Array, *, masked: bool) -> None:
-    """Write the terms to out. Unless `masked` says that some are, NaN stands for 0 at x = -inf."""
-    error, part = memory[:, : x.shape[0], : x.shape[1]]
+def _terms(maximum: Array, x: Array, out: Array, *, masked: bool) -> None:
+    error, part = np.empty((2, *x.shape), x.dtype)
     z = np.subtract(x, maximum, out=out)
     _error(x, maximum, out, error, part)
     if masked:
@@ -52,7 +37,7 @@ def terms(x: Array, maximum: Array, out: Array, memory: Array, *, masked: bool) 
     error *= z  # a term, not a factor: the error may exceed 1 where exp(z) is 0
     z += error
     if masked:
-        free_of_nan(z, memory)
+        free_of_nan(z)
 
 
 def _error(x: Array, maximum: Array, z: Array, error: Array, part: Array) -> None:
@@ -79,44 +64,3 @@ def _is_no_larger(x: Array, maximum: Array) -> bool:
     _, exponent = np.frexp(maximum)
     lowest = np.minimum.reduce(x, -1, keepdims=True)
     return bool((-lowest < np.ldexp(x.dtype.type(1.0), exponent)).all())
-
-
-def excess(terms: Array, top: Array) -> Array:
-    """Return S - 1, where top is where the first maxima are; NaN where a term is."""
-    flat = terms.reshape(-1)
-    flat[top] = 0.0
-    total = np.add.reduce(terms, -1, keepdims=True)
-    flat[top] = 1.0
-    return total
-
-
-def free_of_nan(terms: Array, memory: Array) -> None:
-    """Write 0 where NaN stands for it."""
-    zeros = memory[0, : terms.shape[0], : terms.shape[1]]
-    zeros[...] = 0.0  # with the number 0, fmax takes three times as long
-    np.fmax(terms, zeros, out=terms)
-
-
-def _softmax(x: Array, terms: Array, maximum: Array, excess: Array) -> Array:
-    return np.divide(terms, 1.0 + excess, out=terms)
-
-
-def _log_softmax(x: Array, terms: Array, maximum: Array, excess: Array) -> Array:
-    below = np.subtract(maximum, x, out=terms)
-    return np.subtract(-np.log1p(excess), below, out=terms)
-
-
-def _logsumexp(x: Array, terms: Array, maximum: Array, excess: Array) -> Array:
-    return maximum + np.log1p(excess)
-
-
-def _excess(x: Array, terms: Array, maximum: Array, excess: Array) -> Array:
-    return excess
-
-
-FORMULAS: dict[Any, Formula] = {
-    _primals.excess: Formula(_excess, reduces=True),
-    _primals.softmax: Formula(_softmax),
-    _primals.log_softmax: Formula(_log_softmax),
-    _primals.logsumexp: Formula(_logsumexp, reduces=True),
-}
