@@ -30,14 +30,20 @@ LEVELS = (
 
 # Who may say `import` for a library; the command line is a user of the package and has its own file for JAX.
 SEAM = {
-    "numpy": {"_backends/_numpy.py", "_backends/_ordinary.py"},
+    "numpy": {
+        "_backends/_numpy.py",
+        "_backends/_moderate.py",
+        "_backends/_ordinary.py",
+        "_backends/_sums.py",
+        "_backends/_torch_shared.py",
+    },
     "jax": {
         "_backends/_jax.py",
         "_backends/_jax_products.py",
         "_backends/_jax_modes.py",
         "_cli/_jax.py",
     },
-    "torch": {"_backends/_torch.py"},
+    "torch": {"_backends/_torch.py", "_backends/_torch_shared.py"},
     "dask": {"_backends/_dask.py"},
     "cupy": set(),
     "array_api_strict": set(),

@@ -1,4 +1,4 @@
-"""What is NumPy's own: ordinary rows in place, and threads."""
+"""What is NumPy's own: moderate and ordinary rows in place, and threads."""
 
 import threading
 
@@ -7,9 +7,16 @@ import pytest
 from cases import CASES, every_function
 from regimes import REGIMES, regime, seeded
 
-from softmaxes._backends import _numpy, _ordinary
+import softmaxes as sm
+from softmaxes._backends import _moderate, _numpy, _ordinary, _sums
 
 LARGE = (700, 1500)  # enough tiles for threads
+LONG = 3 * _sums.TILE + 5
+
+
+@pytest.fixture
+def no_row_is_moderate(monkeypatch):
+    monkeypatch.setattr(_moderate, "BOUNDS", dict.fromkeys(_moderate.BOUNDS, -1.0))
 
 
 @pytest.fixture
@@ -22,21 +29,52 @@ def scores():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", REGIMES)
+def test_moderate_rows_are_within_the_budget_of_any_row(name, dtype, monkeypatch):
+    rows = [regime(name, 300, dtype, seeded(name, 300, seed)) for seed in range(3)]
+    assert_within_the_budget_of_any_row(np.stack(rows), monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", REGIMES)
+@pytest.mark.usefixtures("no_row_is_moderate")
 def test_ordinary_rows_are_within_the_budget_of_any_row(name, dtype, monkeypatch):
-    x = np.stack([regime(name, 300, dtype, seeded(name, 300, seed)) for seed in range(3)])
+    rows = [regime(name, 300, dtype, seeded(name, 300, seed)) for seed in range(3)]
+    assert_within_the_budget_of_any_row(np.stack(rows), monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_at_the_bounds_of_moderate_ones_are_within_the_budget(dtype, monkeypatch):
+    bound = _moderate.BOUNDS[np.dtype(dtype)]
+    rng = np.random.default_rng(6)
+    x = rng.uniform(-bound, bound, (40, 300)).astype(dtype)
+    x[::2, 0] = np.nextafter(x.dtype.type(bound), np.inf)
+    x[10:20] = bound - np.abs(x[10:20]) * 1e-3
+    x[20:30] = np.abs(x[20:30]) * 1e-3 - bound
+    assert_within_the_budget_of_any_row(x, monkeypatch)
+
+
+def assert_within_the_budget_of_any_row(x, monkeypatch):
     in_place = [case.function(x, axis=-1) for case in CASES.values()]
     monkeypatch.setattr(_numpy, "FORMULAS", {})
-    for (function_name, case), y in zip(CASES.items(), in_place, strict=True):
+    for (name, case), y in zip(CASES.items(), in_place, strict=True):
         expected = case.function(x, axis=-1)
         scale = np.maximum(np.abs(expected), np.abs(x.max(-1))) if y.ndim == 1 else expected
         finite = np.isfinite(expected)
         np.testing.assert_array_equal(y[~finite], expected[~finite])
         ulps = np.abs(y[finite] - expected[finite]) / np.spacing(np.abs(scale[finite] / 2)) / 2
-        assert ulps.max(initial=0.0) <= case.budget(dtype), function_name
+        assert ulps.max(initial=0.0) <= case.budget(x.dtype.name), name
+
+
+def test_the_largest_score_has_the_largest_probability_though_exp_errs():
+    low = np.random.default_rng(0).uniform(-3, 3, 200_000).astype("float32")
+    x = np.stack([low, np.nextafter(low, np.float32(np.inf))], axis=1)
+    assert (np.diff(np.exp(x)) < 0).any()
+    assert (np.diff(sm.softmax(x)) >= 0).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @every_function
+@pytest.mark.usefixtures("no_row_is_moderate")
 def test_the_error_in_fewer_passes_has_the_same_bits(function, dtype, monkeypatch):
     is_no_larger, answers = _ordinary._is_no_larger, set()
     rng = np.random.default_rng(5)
@@ -64,6 +102,21 @@ def test_the_number_of_threads_changes_no_bit(function, scores, monkeypatch):
     for threads in (2, 5):
         for one, several in zip(results[1], results[threads], strict=True):
             np.testing.assert_array_equal(one, several)
+
+
+@every_function
+def test_a_long_row_is_computed_in_threads_to_the_same_bits(function, monkeypatch):
+    used, results = threads_used(monkeypatch), []
+    x = np.random.default_rng(8).normal(size=LONG)
+    for spread in (1, 1e3):
+        for threads in (1, 2):
+            monkeypatch.setenv("SOFTMAXES_NUM_THREADS", str(threads))
+            used.clear()
+            results.append((function(spread * x, axis=-1), function(spread * x, -1, where=x > -1)))
+            assert (threading.get_ident() in used) == (threads == 1)
+    for one, several in (results[:2], results[2:]):
+        np.testing.assert_array_equal(one[0], several[0])
+        np.testing.assert_array_equal(one[1], several[1])
 
 
 @every_function
@@ -96,7 +149,13 @@ def test_a_bad_number_of_threads_is_an_error(value, scores, monkeypatch):
 
 
 def threads_used(monkeypatch):
-    """Return a set to which every thread adds itself when it computes a tile."""
-    used, top = set(), _ordinary.top
-    monkeypatch.setattr(_ordinary, "top", lambda x: used.add(threading.get_ident()) or top(x))
+    """Return a set to which every thread adds itself when it computes terms."""
+    used = set()
+    for road in (_moderate, _ordinary):
+
+        def noted(*arguments, terms=road._terms, **options):
+            used.add(threading.get_ident())
+            return terms(*arguments, **options)
+
+        monkeypatch.setattr(road, "_terms", noted)
     return used

@@ -29,7 +29,7 @@ def sums(x: Array, out: Array) -> Sums:
         by_parts(_without_infinities, x, z)
         low = lowest(z)
     bound = BOUNDS[x.dtype]
-    are_right = maximum <= bound
+    are_right = np.abs(maximum) <= bound
     if not low >= -bound:
         are_right &= lowest(z, axis=-1) >= -bound
     if not are_right.any():

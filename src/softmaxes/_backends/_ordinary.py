@@ -24,7 +24,11 @@ def sums(x: Array, out: Array) -> Sums:
     place = top(x)
     maximum = x.reshape(-1)[place][:, None]
     by_parts(partial(_terms, maximum, masked=lowest(x) == -np.inf), x, out)
-    return Sums(x, out, maximum, others(out, place), x.dtype.type(1.0), np.isfinite(maximum))
+    rest = others(out, place)
+    if np.isnan(rest).any():  # x - M left the range
+        by_parts(free_of_nan, out)
+        rest = others(out, place)
+    return Sums(x, out, maximum, rest, x.dtype.type(1.0), np.isfinite(maximum))
 
 
 def _terms(maximum: Array, x: Array, out: Array, *, masked: bool) -> None:

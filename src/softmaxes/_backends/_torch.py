@@ -1,8 +1,7 @@
 """
 PyTorch: the rules as one `torch.autograd.Function`.
 
-Its derivatives are made of functions that have rules themselves, so there is one of every order. The
-only file that says `import torch`.
+Its derivatives are made of functions that have rules themselves, so there is one of every order.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from torch.autograd import forward_ad
 
 from softmaxes import _rules, _states
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
+from softmaxes._backends import _torch_shared as _shared
 from softmaxes._rules import Rule, ingredients
 
 __all__ = [
@@ -88,7 +88,7 @@ class _OfScores:
     dtype: Any
 
     def value(self, *arrays: Array) -> Array:
-        y = self.rule.primal(self.wide(arrays), axis=self.axis, xp=xp).to(self.dtype)
+        y = self.evaluated(self.rule.primal, self.wide(arrays)).to(self.dtype)
         return y.view_as(y) if any(y is a for a in arrays) else y  # as a Function must
 
     def tangent(self, y: Array, arrays: Flat, tangents: Flat) -> Array:
@@ -100,9 +100,17 @@ class _OfScores:
         if not self.needs_only_x(needs):
             return transposed(partial(self.tangent, y, arrays), arrays, u, needs)
         p, _ = ingredients(self.rule, partial(self.known, y, arrays), Arrays(None))
-        u = u.to(self.working)
-        g = self.rule.vjp(p, self.wide(arrays), u, axis=self.axis, xp=xp)
+        evaluated = self.by_pytorch if _shared.can_move([y, *arrays, u]) else self.evaluated
+        g = evaluated(self.rule.vjp, p, self.wide(arrays), u.to(self.working))
         return g, *(None for _ in arrays[1:])
+
+    def evaluated(self, f: Callable[..., Array], *arguments: Any) -> Array:
+        """Return f(*arguments), by NumPy where that can be."""
+        y = _shared.by_rows(f, self.axis, self.working, *arguments)
+        return self.by_pytorch(f, *arguments) if y is None else y
+
+    def by_pytorch(self, f: Callable[..., Array], *arguments: Any) -> Array:
+        return f(*arguments, axis=self.axis, xp=xp)
 
     def kept(self, y: Array, arrays: Flat, needs: Sequence[bool]) -> Flat:
         """Return y and the arrays, None for those that the derivatives can do without."""
