@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from softmaxes._arrays import Array, Axes, Call, leaves, mapped
+from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
 from softmaxes._backends import _numpy
 
 __all__ = ["by_rows", "can_move"]
@@ -31,7 +31,7 @@ def by_rows(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any) 
     except RuntimeError:  # a tensor of a transformation has no memory of its own
         return None
     dtype = DTYPES[working]
-    call = Call("x", None, axis, dtype, dtype, None, None, None, np)
+    call = Call("x", Arrays(None), axis, dtype, dtype, (), (), (), np)
     return torch.from_numpy(_numpy.by_rows(f, call, *shared))
 
 
@@ -43,9 +43,10 @@ def can_move(arrays: Sequence[Any]) -> bool:
 
 
 def _is_plain(a: Any) -> bool:
-    return type(a) in (torch.Tensor, torch.nn.Parameter) and a.device.type == "cpu"
+    is_tensor = type(a) in (torch.Tensor, torch.nn.Parameter)
+    return is_tensor and a.device.type == "cpu" and a.layout is torch.strided
 
 
 def _is_recorded() -> bool:
     """Tell whether something notes the operations that are carried out."""
-    return torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    return bool(torch._C._len_torch_dispatch_stack())
