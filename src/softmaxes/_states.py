@@ -27,12 +27,14 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from softmaxes._arrays import Array, Axes, Namespace
-from softmaxes._primals import _gaps, _sum, _two_sum
+from softmaxes._arrays import Array, Arrays, Axes, Namespace
+from softmaxes._primals import _gaps, _sum, _support, _two_sum
 
 __all__ = [
+    "Reading",
     "State",
     "excess",
     "log_softmax",
@@ -138,6 +140,16 @@ def log_softmax(x: Array, state: State, *, xp: Namespace) -> Array:
     z, _ = _gaps(x, state.maximum, None, xp=xp)
     z = xp.where(x == xp.inf, xp.where(total > 0.0, xp.nan, 0.0), z)  # several +inf: no limit
     return xp.where(x == -xp.inf, -xp.inf, z - xp.log1p(total))
+
+
+class Reading(NamedTuple):
+    """A formula of the scores and the state, as one of the arrays of a call and the state."""
+
+    formula: Callable[..., Array]
+
+    def __call__(self, arrays: Arrays, state: State, *, axis: Axes, xp: Namespace) -> Array:
+        x, *_ = _support(arrays, axis=axis, xp=xp)
+        return self.formula(x, state, xp=xp)
 
 
 def softmax_jvp(

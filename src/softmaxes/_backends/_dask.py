@@ -36,7 +36,7 @@ from softmaxes._arrays import (
     namespace_of,
     quiet,
 )
-from softmaxes._primals import _support, excess, maximum
+from softmaxes._primals import excess, maximum
 from softmaxes._rules import Rule
 
 __all__ = ["apply", "evaluate", "silenced"]
@@ -51,9 +51,11 @@ def apply(rule: Rule, call: Call) -> Array:
     has_options = any(a is not None for a in arrays[2:])  # beside x and where
     if formula is None or has_options or _are_whole(call, arrays):
         return evaluate(rule.primal, call, arrays)
-    of = partial(_backends.evaluate, partial(_read, formula))
+    state = _state(call, arrays)
+    if rule.reduces:
+        return _by_chunks(partial(_of_state, formula), True, call, state)
     return _by_chunks(
-        of, rule.reduces, call, None if rule.reduces else arrays, _state(call, arrays)
+        partial(_backends.evaluate, _states.Reading(formula)), False, call, arrays, state
     )
 
 
@@ -150,19 +152,9 @@ def _merged(states: Any, axis: Axes, keepdims: bool) -> _states.State:
     return merged
 
 
-def _read(
-    formula: Callable[..., Array],
-    arrays: Arrays | None,
-    state: _states.State,
-    *,
-    axis: Axes,
-    xp: Namespace,
-) -> Array:
-    """Return a formula of the state, and of the scores if there are any."""
-    if arrays is None:
-        return formula(state, xp=xp)
-    x, *_ = _support(arrays, axis=axis, xp=xp)
-    return formula(x, state, xp=xp)
+def _of_state(formula: Callable[..., Array], call: Call, state: _states.State) -> Array:
+    y = _backends.compute(formula, state, xp=call.xp)
+    return call.xp.astype(y, call.dtype, copy=False)
 
 
 def _by_chunks(of: OnChunks, reduces: bool, call: Call, *arguments: Any) -> Array:

@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from softmaxes import _states
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped, quiet
 from softmaxes._backends import _ordinary
-from softmaxes._backends._ordinary import FORMULAS
+from softmaxes._backends._ordinary import FORMULAS, Formula
 from softmaxes._backends._threads import each
+from softmaxes._states import State
 
 __all__ = ["by_rows"]
 
 TILE = 1 << 17  # entries; of rows of any kind about ten temporaries of a tile live at a time
+NOWHERE = np.empty(0, int)
 TILES = 2  # that a thread does one after the other, in the same memory
 
 
@@ -95,24 +98,22 @@ def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: 
 # Rows of scores without options, most of them ordinary --------------------------------------------
 
 
-def _is_plain(arrays: Any, *others: Any) -> bool:
+def _is_plain(arrays: Any, *_: Any) -> bool:
     # After the scores and their mask.
-    return not others and all(a is None for a in arrays[2:]) and arrays.x.size > 0
+    return all(a is None for a in arrays[2:]) and arrays.x.size > 0
 
 
-def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays) -> Array:
-    k, where = len(call.axis), arrays.where
-    reduces = FORMULAS[f].reduces
-    moved = _slices_last(arrays.x, call.axis, arrays.x.ndim)
-    x = _matrix(moved, moved.shape, k)
-    if where is not None:
-        where = _matrix(_slices_last(where, call.axis, moved.ndim), moved.shape, k)
-    out = _empty(moved, x, call, reduces=reduces)
-    tiles = _tiles(*x.shape)
+def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array:
+    k, reduces = len(call.axis), FORMULAS[f].reduces
+    moved = mapped(partial(_slices_last, axis=call.axis, ndim=arrays.x.ndim), (arrays, *state))
+    shape = moved[0].x.shape
+    arrays, *state = mapped(partial(_matrix, shape=shape, k=k), moved)
+    out = _empty(moved[0].x, arrays.x, call, reduces=reduces)
+    tiles = _tiles(*arrays.x.shape)
     parts = [tiles[i : i + TILES] for i in range(0, len(tiles), TILES)]
     with np.errstate(all="ignore"):
-        each(partial(_plain, f, call, Arrays(x, where), out), parts)
-    return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
+        each(partial(_plain, f, call, (arrays, *state), out), parts)
+    return _as_they_were(out, shape, call.axis, reduced=reduces)
 
 
 def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
@@ -124,40 +125,63 @@ def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
 
 
 def _plain(
-    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, tiles: list[slice]
+    f: Callable[..., Array], call: Call, matrices: Any, out: Array, tiles: list[slice]
 ) -> None:
-    rows, n = arrays.x[tiles[0]].shape
+    rows, n = matrices[0].x[tiles[0]].shape
     memory = np.empty((2, rows, min(n, TILE)), call.working)
     for tile in tiles:
-        _plain_tile(f, call, arrays, out, tile, memory)
+        _plain_tile(f, call, matrices, out, tile, memory)
 
 
 def _plain_tile(
-    f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, rows: slice, memory: Array
+    f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: slice, memory: Array
 ) -> None:
-    x = np.ascontiguousarray(arrays.x[rows], call.working)
+    arrays, *state = mapped(partial(_tile, call=call, rows=rows), matrices)
     masked = arrays.where is not None
-    if masked:
-        x = _ordinary.kept(x, _tile(arrays.where, call, rows))
+    x = _ordinary.kept(arrays.x, arrays.where) if masked else arrays.x
+    terms = _place(x, out[rows])
+    sums = partial(_sums_given, *state) if state else _sums
+    maximum, excess = sums(FORMULAS[f], x, terms, memory, masked=masked)
+    y = FORMULAS[f].of(x, terms, maximum, excess)
+    if not np.may_share_memory(y, out):
+        out[rows] = y
+    is_ordinary = np.isfinite(maximum[:, 0])
+    if not is_ordinary.all():
+        others = np.arange(len(out))[rows][~is_ordinary]
+        _fill(f, call, matrices, out, others)
+
+
+def _sums(
+    formula: Formula, x: Array, terms: Array, memory: Array, *, masked: bool
+) -> tuple[Array, Array]:
+    """Write the terms of whole rows, and return the maxima and S - 1."""
     top = _ordinary.top(x)
     maximum = x.reshape(-1)[top][:, None]
-    terms = _place(x, out[rows])
+    return maximum, _write_terms(x, maximum, top, terms, memory, masked=masked)
+
+
+def _sums_given(
+    state: State, formula: Formula, x: Array, terms: Array, memory: Array, *, masked: bool
+) -> tuple[Array, Array]:
+    """Write the terms of pieces of rows, and return the maxima and S - 1 of the rows."""
+    if formula.has_terms:
+        _write_terms(x, state.maximum, NOWHERE, terms, memory, masked=masked)
+    return state.maximum, _states.excess(state, xp=np)
+
+
+def _write_terms(
+    x: Array, maximum: Array, top: Array, terms: Array, memory: Array, *, masked: bool
+) -> Array:
+    """Write the terms, and return the sum of all but those at the top."""
     parts = [slice(i, i + TILE) for i in range(0, x.shape[-1], TILE)]  # several of a long row alone
     for part in parts:
         _ordinary.terms(x[:, part], maximum, terms[:, part], memory, masked=masked)
     excess = _ordinary.excess(terms, top)
-    all_finite = np.isfinite(excess - maximum).all()
-    if not all_finite:
+    if not np.isfinite(excess).all():
         for part in parts:
             _ordinary.free_of_nan(terms[:, part], memory)
         excess = _ordinary.excess(terms, top)
-    y = FORMULAS[f].of(x, terms, maximum, excess)
-    if not np.may_share_memory(y, out):
-        out[rows] = y
-    if not all_finite:
-        is_ordinary = np.isfinite(maximum[:, 0])
-        others = np.arange(len(out))[rows][~is_ordinary]
-        _fill(f, call, (arrays,), out, others)
+    return excess
 
 
 def _place(x: Array, y: Array) -> Array:

@@ -3,7 +3,7 @@ Formulas of `_primals` for ordinary rows of NumPy: in place, without their speci
 
 A row is ordinary if its maximum is finite; any other is left to `_primals`. With M the maximum and
 z + error = x - M exactly, the terms are exp(z) (1 + error), the first maximum has the term 1, and the
-sum of the others is S - 1 as it stands.
+sum of the others is S - 1 as it stands. Of a row in pieces the state of it tells M and S - 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmaxes import _primals
+from softmaxes import _primals, _states
 from softmaxes._arrays import Array
 
 __all__ = ["FORMULAS", "Formula", "excess", "free_of_nan", "kept", "terms", "top"]
@@ -23,10 +23,11 @@ LONG = 1024  # entries of a row, beside which what is done once for each row cou
 
 
 class Formula(NamedTuple):
-    """The result by `of(x, terms, maximum, excess)`, which may overwrite the terms."""
+    """The result by `of(x, terms, maximum, excess)`, which may overwrite the terms, if it has any."""
 
     of: Callable[..., Array]
     reduces: bool = False
+    has_terms: bool = True
 
 
 def kept(x: Array, where: Array) -> Array:
@@ -119,4 +120,6 @@ FORMULAS: dict[Any, Formula] = {
     _primals.softmax: Formula(_softmax),
     _primals.log_softmax: Formula(_log_softmax),
     _primals.logsumexp: Formula(_logsumexp, reduces=True),
+    _states.Reading(_states.softmax): Formula(_softmax),
+    _states.Reading(_states.log_softmax): Formula(_log_softmax, has_terms=False),
 }
