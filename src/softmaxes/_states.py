@@ -28,6 +28,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from softmaxes._arrays import Array, Arrays, Axes, Namespace
@@ -57,6 +58,17 @@ class State(NamedTuple):
     rest_low: Array
     mean: Array = None
     mean_low: Array = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A formula of the scores and the state, as one of the arrays of a call and the state."""
+
+    formula: Callable[..., Array]
+
+    def __call__(self, arrays: Arrays, state: State, *, axis: Axes, xp: Namespace) -> Array:
+        x, *_ = _support(arrays, axis=axis, xp=xp)
+        return self.formula(x, state, xp=xp)
 
 
 GRID = 16.0
@@ -140,16 +152,6 @@ def log_softmax(x: Array, state: State, *, xp: Namespace) -> Array:
     z, _ = _gaps(x, state.maximum, None, xp=xp)
     z = xp.where(x == xp.inf, xp.where(total > 0.0, xp.nan, 0.0), z)  # several +inf: no limit
     return xp.where(x == -xp.inf, -xp.inf, z - xp.log1p(total))
-
-
-class Reading(NamedTuple):
-    """A formula of the scores and the state, as one of the arrays of a call and the state."""
-
-    formula: Callable[..., Array]
-
-    def __call__(self, arrays: Arrays, state: State, *, axis: Axes, xp: Namespace) -> Array:
-        x, *_ = _support(arrays, axis=axis, xp=xp)
-        return self.formula(x, state, xp=xp)
 
 
 def softmax_jvp(

@@ -21,6 +21,7 @@ from dask._task_spec import Task
 from dask.array.utils import meta_from_array
 from dask.blockwise import Blockwise
 from dask.core import flatten
+from dask.graph_manipulation import clone
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from softmaxes import _backends, _states
@@ -29,7 +30,6 @@ from softmaxes._arrays import (
     Arrays,
     Axes,
     Call,
-    Namespace,
     last_name,
     leaves,
     mapped,
@@ -54,9 +54,8 @@ def apply(rule: Rule, call: Call) -> Array:
     state = _state(call, arrays)
     if rule.reduces:
         return _by_chunks(partial(_of_state, formula), True, call, state)
-    return _by_chunks(
-        partial(_backends.evaluate, _states.Reading(formula)), False, call, arrays, state
-    )
+    of = partial(_backends.evaluate, _states.Reading(formula))
+    return _by_chunks(of, False, call, mapped(_read_anew, arrays), state)
 
 
 def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
@@ -109,6 +108,13 @@ def _without_empty_chunks(a: Array) -> Array:
         if len(filled) < len(lengths):
             a = a.blocks[(*(slice(None),) * axis, filled)]
     return a
+
+
+def _read_anew(a: Array) -> Array:
+    """Return what is read from a store as another array of the same, so that it need not be kept."""
+    layer = a.dask.layers.get(a.name)
+    is_read = isinstance(layer, Blockwise) and layer.task.data_producer
+    return clone(a, seed="softmaxes") if is_read else a
 
 
 def _max(a: Array, *, axis: Axes, keepdims: bool) -> Array:

@@ -136,11 +136,11 @@ def _plain(
 def _plain_tile(
     f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: slice, memory: Array
 ) -> None:
-    arrays, *state = mapped(partial(_tile, call=call, rows=rows), matrices)
+    arrays, *given = mapped(partial(_tile, call=call, rows=rows), matrices)
     masked = arrays.where is not None
     x = _ordinary.kept(arrays.x, arrays.where) if masked else arrays.x
     terms = _place(x, out[rows])
-    sums = partial(_sums_given, *state) if state else _sums
+    sums = partial(_sums_given, given[0]) if given else _sums
     maximum, excess = sums(FORMULAS[f], x, terms, memory, masked=masked)
     y = FORMULAS[f].of(x, terms, maximum, excess)
     if not np.may_share_memory(y, out):
