@@ -362,6 +362,7 @@ def test_what_is_read_from_a_store_is_read_again_and_not_kept(f, masked):
     for store in stores:
         store.reads = 0
     assert entries_between_tasks(y) == 0
+    assert sum(name.startswith("original") for name in y.dask.layers) == len(stores)
     assert [store.reads for store in stores] == [2 * scores.npartitions] * len(stores)
     expected = f(X, -1, where=MASK if masked else None)
     np.testing.assert_array_max_ulp(*map(finite, (y.compute(), expected)), maxulp=6)
@@ -375,6 +376,14 @@ def test_what_is_computed_is_computed_once(f):
     )
     assert entries_between_tasks(f(x, -1)) == X.size
     assert len(made) == x.npartitions
+
+
+def test_what_is_persisted_is_not_read_again():
+    store = Store(X)
+    x = da.from_array(store, chunks=(2, 3)).persist()
+    store.reads = 0
+    sm.softmax(x, -1).compute()
+    assert store.reads == 0
 
 
 def test_a_piece_in_chunks_meets_at_one_barrier_and_may_be_made_again():

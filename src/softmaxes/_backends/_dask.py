@@ -21,6 +21,7 @@ from dask._task_spec import Task
 from dask.array.utils import meta_from_array
 from dask.blockwise import Blockwise
 from dask.core import flatten
+from dask.delayed import Delayed
 from dask.graph_manipulation import clone
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
@@ -113,8 +114,10 @@ def _without_empty_chunks(a: Array) -> Array:
 def _read_anew(a: Array) -> Array:
     """Return what is read from a store as another array of the same, so that it need not be kept."""
     layer = a.dask.layers.get(a.name)
-    is_read = isinstance(layer, Blockwise) and layer.task.data_producer
-    return clone(a, seed="softmaxes") if is_read else a
+    if not (isinstance(layer, Blockwise) and layer.task.data_producer):
+        return a
+    stores = [Delayed(name, a.dask) for name in a.dask.dependencies[a.name]]
+    return clone(a, omit=stores, seed="softmaxes")
 
 
 def _max(a: Array, *, axis: Axes, keepdims: bool) -> Array:
