@@ -25,7 +25,6 @@ from softmaxes._states import State
 __all__ = ["by_rows"]
 
 TILE = 1 << 17  # entries; of rows of any kind about ten temporaries of a tile live at a time
-NOWHERE = np.empty(0, int)
 TILES = 2  # that a thread does one after the other, in the same memory
 
 
@@ -104,16 +103,21 @@ def _is_plain(arrays: Any, *_: Any) -> bool:
 
 
 def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array:
-    k, reduces = len(call.axis), FORMULAS[f].reduces
-    moved = mapped(partial(_slices_last, axis=call.axis, ndim=arrays.x.ndim), (arrays, *state))
-    shape = moved[0].x.shape
-    arrays, *state = mapped(partial(_matrix, shape=shape, k=k), moved)
-    out = _empty(moved[0].x, arrays.x, call, reduces=reduces)
-    tiles = _tiles(*arrays.x.shape)
+    k, where = len(call.axis), arrays.where
+    reduces = FORMULAS[f].reduces
+    moved = _slices_last(arrays.x, call.axis, arrays.x.ndim)
+    x = _matrix(moved, moved.shape, k)
+    if where is not None:
+        where = _matrix(_slices_last(where, call.axis, moved.ndim), moved.shape, k)
+    if state:
+        state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
+        state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
+    out = _empty(moved, x, call, reduces=reduces)
+    tiles = _tiles(*x.shape)
     parts = [tiles[i : i + TILES] for i in range(0, len(tiles), TILES)]
     with np.errstate(all="ignore"):
-        each(partial(_plain, f, call, (arrays, *state), out), parts)
-    return _as_they_were(out, shape, call.axis, reduced=reduces)
+        each(partial(_plain, f, call, (Arrays(x, where), *state), out), parts)
+    return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
 
 
 def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
@@ -136,52 +140,56 @@ def _plain(
 def _plain_tile(
     f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: slice, memory: Array
 ) -> None:
-    arrays, *given = mapped(partial(_tile, call=call, rows=rows), matrices)
+    arrays, *state = matrices
+    x = np.ascontiguousarray(arrays.x[rows], call.working)
     masked = arrays.where is not None
-    x = _ordinary.kept(arrays.x, arrays.where) if masked else arrays.x
+    if masked:
+        x = _ordinary.kept(x, _tile(arrays.where, call, rows))
     terms = _place(x, out[rows])
-    sums = partial(_sums_given, given[0]) if given else _sums
-    maximum, excess = sums(FORMULAS[f], x, terms, memory, masked=masked)
+    if state:
+        given = mapped(partial(_tile, call=call, rows=rows), state[0])
+        maximum, excess, all_finite = _sums_given(FORMULAS[f], given, x, terms, memory)
+    else:
+        maximum, excess, all_finite = _sums(x, terms, memory, masked=masked)
     y = FORMULAS[f].of(x, terms, maximum, excess)
     if not np.may_share_memory(y, out):
         out[rows] = y
-    is_ordinary = np.isfinite(maximum[:, 0])
-    if not is_ordinary.all():
+    if not all_finite:
+        is_ordinary = np.isfinite(maximum[:, 0])
         others = np.arange(len(out))[rows][~is_ordinary]
         _fill(f, call, matrices, out, others)
 
 
-def _sums(
-    formula: Formula, x: Array, terms: Array, memory: Array, *, masked: bool
-) -> tuple[Array, Array]:
-    """Write the terms of whole rows, and return the maxima and S - 1."""
+def _sums(x: Array, terms: Array, memory: Array, *, masked: bool) -> tuple[Array, Array, bool]:
+    """Write the terms of whole rows; return M, S - 1 and whether all are finite."""
     top = _ordinary.top(x)
     maximum = x.reshape(-1)[top][:, None]
-    return maximum, _write_terms(x, maximum, top, terms, memory, masked=masked)
-
-
-def _sums_given(
-    state: State, formula: Formula, x: Array, terms: Array, memory: Array, *, masked: bool
-) -> tuple[Array, Array]:
-    """Write the terms of pieces of rows, and return the maxima and S - 1 of the rows."""
-    if formula.has_terms:
-        _write_terms(x, state.maximum, NOWHERE, terms, memory, masked=masked)
-    return state.maximum, _states.excess(state, xp=np)
-
-
-def _write_terms(
-    x: Array, maximum: Array, top: Array, terms: Array, memory: Array, *, masked: bool
-) -> Array:
-    """Write the terms, and return the sum of all but those at the top."""
-    parts = [slice(i, i + TILE) for i in range(0, x.shape[-1], TILE)]  # several of a long row alone
+    parts = _parts(x)
     for part in parts:
         _ordinary.terms(x[:, part], maximum, terms[:, part], memory, masked=masked)
     excess = _ordinary.excess(terms, top)
-    if not np.isfinite(excess).all():
+    all_finite = bool(np.isfinite(excess - maximum).all())
+    if not all_finite:
         for part in parts:
             _ordinary.free_of_nan(terms[:, part], memory)
         excess = _ordinary.excess(terms, top)
-    return excess
+    return maximum, excess, all_finite
+
+
+def _sums_given(
+    formula: Formula, state: State, x: Array, terms: Array, memory: Array
+) -> tuple[Array, Array, bool]:
+    """Write the terms of pieces of rows; return M, S - 1 and whether all are finite."""
+    maximum, excess = state.maximum, _states.excess(state, xp=np)
+    if formula.has_terms:
+        for part in _parts(x):  # as if masked, for there is no sum that tells of an -inf
+            _ordinary.terms(x[:, part], maximum, terms[:, part], memory, masked=True)
+    return maximum, excess, bool(np.isfinite(excess - maximum).all())
+
+
+def _parts(x: Array) -> list[slice]:
+    """Return the parts of rows, several of a long row alone."""
+    return [slice(i, i + TILE) for i in range(0, x.shape[-1], TILE)]
 
 
 def _place(x: Array, y: Array) -> Array:
