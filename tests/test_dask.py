@@ -130,10 +130,11 @@ def test_every_entry_of_a_slice_in_chunks_keeps_its_budget(name, dtype):
 
 
 @every_function
-def test_a_long_slice_in_many_chunks_keeps_its_budget(function):
+@pytest.mark.parametrize("columns", [100, 5_000])
+def test_a_long_slice_in_many_chunks_keeps_its_budget(function, columns):
     (case,) = (case for case in CASES.values() if case.function is function)
     x = regime("scale_10", 20_000, "float32", seeded("scale_10", 20_000))
-    y = case.function(da.from_array(x, chunks=100), -1).compute()
+    y = case.function(da.from_array(x, chunks=columns), -1).compute()
     error = ulp_error(np.asarray(y), case.exact(x), "float32", scale=case.scale(x)).max()
     assert error <= case.budget("float32")
 
@@ -325,6 +326,64 @@ def test_slices_in_chunks_meet_at_one_barrier(function):
     y = function(lazy(X), -1)
     assert [name for name in layers(y) if "aggregate" in name] == ["_merged-aggregate"]
     assert not any("rechunk" in name for name in layers(y))
+
+
+class Store:
+    """What `da.from_array` reads from, and how often it did."""
+
+    def __init__(self, a):
+        self.a, self.shape, self.dtype, self.ndim = a, a.shape, a.dtype, a.ndim
+        self.reads = 0
+
+    def __getitem__(self, part):
+        self.reads += 1
+        return self.a[part]
+
+
+def entries_between_tasks(y):
+    """Return the number of entries of the results of tasks, but for those of y itself."""
+    sizes, last = [0], set(dask.core.flatten(y.__dask_keys__()))
+
+    def note(key, result, *state):
+        if key not in last:
+            sizes.append(getattr(result, "size", 0))
+
+    with dask.callbacks.Callback(posttask=note):
+        dask.get(dask.optimize(y)[0].dask, y.__dask_keys__())
+    return sum(sizes)
+
+
+@pytest.mark.parametrize("f", NORMALISERS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_is_read_from_a_store_is_read_again_and_not_kept(f, masked):
+    stores = [Store(X), Store(MASK)][: 1 + masked]
+    scores, *mask = (da.from_array(store, chunks=(2, 3)) for store in stores)
+    y = f(scores, -1, where=mask[0] if masked else None)
+    for store in stores:
+        store.reads = 0
+    assert entries_between_tasks(y) == 0
+    assert sum(name.startswith("original") for name in y.dask.layers) == len(stores)
+    assert [store.reads for store in stores] == [2 * scores.npartitions] * len(stores)
+    expected = f(X, -1, where=MASK if masked else None)
+    np.testing.assert_array_max_ulp(*map(finite, (y.compute(), expected)), maxulp=6)
+
+
+@pytest.mark.parametrize("f", NORMALISERS)
+def test_what_is_computed_is_computed_once(f):
+    made = []
+    x = da.from_array(Store(X), chunks=(2, 3)).map_blocks(
+        lambda chunk: made.append(chunk) or chunk, meta=X[:0, :0]
+    )
+    assert entries_between_tasks(f(x, -1)) == X.size
+    assert len(made) == x.npartitions
+
+
+def test_what_is_persisted_is_not_read_again():
+    store = Store(X)
+    x = da.from_array(store, chunks=(2, 3)).persist()
+    store.reads = 0
+    sm.softmax(x, -1).compute()
+    assert store.reads == 0
 
 
 def test_a_piece_in_chunks_meets_at_one_barrier_and_may_be_made_again():

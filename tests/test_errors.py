@@ -355,10 +355,20 @@ def test_tensors_on_two_devices_are_refused(torch, names, call):
     refused(partial(call, x, x.to("meta")), ValueError, names, "one device, got cpu and meta")
 
 
-def test_jax_says_itself_what_it_cannot_move(jax):
+@every_pair
+def test_arrays_that_jax_may_not_move_are_refused(jax, names, call):
     here, there = (jax.device_put(X, device) for device in jax.devices()[:2])
-    call = partial(sm.softmax, here, temperature=there)
-    refused(call, ValueError, "incompatible devices", "ids [0]", "ids [1]")
+    refused(partial(call, here, there), ValueError, names, "one device, got", "cpu:0 and", "cpu:1")
+
+
+def test_what_jax_may_move_or_has_on_several_devices_is_taken(jax):
+    there = jax.device_put(X, jax.devices()[1])
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("i",))
+    spread = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(a)) for a in ("i", None))
+    pairs = (jax.numpy.asarray(X), there), (jax.device_put(X, device) for device in spread)
+    for x, temperature in pairs:
+        y = sm.softmax(x, temperature=temperature)
+        np.testing.assert_allclose(y, sm.softmax(X, temperature=X), rtol=1e-14)
 
 
 @every_pair

@@ -27,12 +27,15 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from softmaxes._arrays import Array, Axes, Namespace
-from softmaxes._primals import _gaps, _sum, _two_sum
+from softmaxes._arrays import Array, Arrays, Axes, Namespace
+from softmaxes._primals import _gaps, _sum, _support, _two_sum
 
 __all__ = [
+    "Reading",
     "State",
     "excess",
     "log_softmax",
@@ -55,6 +58,17 @@ class State(NamedTuple):
     rest_low: Array
     mean: Array = None
     mean_low: Array = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A formula of the scores and the state, as one of the arrays of a call and the state."""
+
+    formula: Callable[..., Array]
+
+    def __call__(self, arrays: Arrays, state: State, *, axis: Axes, xp: Namespace) -> Array:
+        x, *_ = _support(arrays, axis=axis, xp=xp)
+        return self.formula(x, state, xp=xp)
 
 
 GRID = 16.0

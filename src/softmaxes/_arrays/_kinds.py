@@ -154,14 +154,20 @@ def refuse_strangers(name: str, a: Array, own: Namespace, scores: Scores) -> Non
     if own is not scores.xp:
         libraries = f"{library(scores.xp)} and {library(own)}"
         raise TypeError(f"{names} must be arrays of one library, got {libraries}")
-    if a.ndim and _placed(a, own) != _placed(scores.array, own):  # a scalar may stay on the host
+    if a.ndim and _are_apart(a, scores.array, own):  # a scalar may stay on the host
         devices = f"{device(scores.array)} and {device(a)}"
         raise ValueError(f"{names} must be arrays on one device, got {devices}")
 
 
-def _placed(a: Array, xp: Namespace) -> Any:
-    """Return the device that ties an array; None in JAX, which moves what it may and names the rest."""
-    return None if library(xp) == "jax.numpy" else getattr(a, "device", None)
+def _are_apart(a: Array, b: Array, xp: Namespace) -> bool:
+    """Tell whether two arrays are tied to two devices."""
+    if library(xp) != "jax.numpy":
+        return bool(getattr(a, "device", None) != getattr(b, "device", None))
+    try:  # JAX moves what is not committed, and refuses itself what is on several
+        places = [one.devices() for one in (a, b) if one.committed]
+    except TypeError:  # traced
+        return False
+    return [len(place) for place in places] == [1, 1] and places[0] != places[1]
 
 
 def _number(name: str, value: Any) -> float:

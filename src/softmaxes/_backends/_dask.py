@@ -21,6 +21,8 @@ from dask._task_spec import Task
 from dask.array.utils import meta_from_array
 from dask.blockwise import Blockwise
 from dask.core import flatten
+from dask.delayed import Delayed
+from dask.graph_manipulation import clone
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from softmaxes import _backends, _states
@@ -29,14 +31,13 @@ from softmaxes._arrays import (
     Arrays,
     Axes,
     Call,
-    Namespace,
     last_name,
     leaves,
     mapped,
     namespace_of,
     quiet,
 )
-from softmaxes._primals import _support, excess, maximum
+from softmaxes._primals import excess, maximum
 from softmaxes._rules import Rule
 
 __all__ = ["apply", "evaluate", "silenced"]
@@ -51,10 +52,11 @@ def apply(rule: Rule, call: Call) -> Array:
     has_options = any(a is not None for a in arrays[2:])  # beside x and where
     if formula is None or has_options or _are_whole(call, arrays):
         return evaluate(rule.primal, call, arrays)
-    of = partial(_backends.evaluate, partial(_read, formula))
-    return _by_chunks(
-        of, rule.reduces, call, None if rule.reduces else arrays, _state(call, arrays)
-    )
+    state = _state(call, arrays)
+    if rule.reduces:
+        return _by_chunks(partial(_of_state, formula), True, call, state)
+    of = partial(_backends.evaluate, _states.Reading(formula))
+    return _by_chunks(of, False, call, mapped(_read_anew, arrays), state)
 
 
 def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
@@ -109,6 +111,15 @@ def _without_empty_chunks(a: Array) -> Array:
     return a
 
 
+def _read_anew(a: Array) -> Array:
+    """Return what is read from a store as another array of the same, so that it need not be kept."""
+    layer = a.dask.layers.get(a.name)
+    if not (isinstance(layer, Blockwise) and layer.task.data_producer):
+        return a
+    stores = [Delayed(name, a.dask) for name in a.dask.dependencies[a.name]]
+    return clone(a, omit=stores, seed="softmaxes")
+
+
 def _max(a: Array, *, axis: Axes, keepdims: bool) -> Array:
     """Return the maximum, also of chunks that turn out to be empty, which that of Dask refuses."""
 
@@ -150,19 +161,9 @@ def _merged(states: Any, axis: Axes, keepdims: bool) -> _states.State:
     return merged
 
 
-def _read(
-    formula: Callable[..., Array],
-    arrays: Arrays | None,
-    state: _states.State,
-    *,
-    axis: Axes,
-    xp: Namespace,
-) -> Array:
-    """Return a formula of the state, and of the scores if there are any."""
-    if arrays is None:
-        return formula(state, xp=xp)
-    x, *_ = _support(arrays, axis=axis, xp=xp)
-    return formula(x, state, xp=xp)
+def _of_state(formula: Callable[..., Array], call: Call, state: _states.State) -> Array:
+    y = _backends.compute(formula, state, xp=call.xp)
+    return call.xp.astype(y, call.dtype, copy=False)
 
 
 def _by_chunks(of: OnChunks, reduces: bool, call: Call, *arguments: Any) -> Array:

@@ -17,8 +17,9 @@ import numpy as np
 
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped, quiet
 from softmaxes._backends import _moderate, _ordinary
-from softmaxes._backends._sums import FORMULAS, TILE, kept
+from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
+from softmaxes._states import State
 
 __all__ = ["by_rows"]
 
@@ -92,21 +93,24 @@ def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: 
 # Rows of scores without options, most of them ordinary --------------------------------------------
 
 
-def _is_plain(arrays: Any, *others: Any) -> bool:
+def _is_plain(arrays: Any, *_: Any) -> bool:
     # After the scores and their mask.
-    return not others and all(a is None for a in arrays[2:]) and arrays.x.size > 0
+    return all(a is None for a in arrays[2:]) and arrays.x.size > 0
 
 
-def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays) -> Array:
+def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array:
     k, where = len(call.axis), arrays.where
     reduces = FORMULAS[f].reduces
     moved = _slices_last(arrays.x, call.axis, arrays.x.ndim)
     x = _matrix(moved, moved.shape, k)
     if where is not None:
         where = _matrix(_slices_last(where, call.axis, moved.ndim), moved.shape, k)
+    if state:
+        state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
+        state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
     out = _empty(moved, x, call, reduces=reduces)
     with np.errstate(all="ignore"):
-        each(partial(_plain, f, call, Arrays(x, where), out), _tiles(*x.shape))
+        each(partial(_plain, f, call, (Arrays(x, where), *state), out), _tiles(*x.shape))
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
 
 
@@ -118,13 +122,18 @@ def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
     return np.empty_like(alike, call.dtype).reshape(matrix.shape)
 
 
-def _plain(f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, rows: Any) -> None:
+def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: Any) -> None:
     """Write the results of some rows, of each by the first of the roads that is right for it."""
+    arrays, *state = matrices
     x = np.ascontiguousarray(arrays.x[rows], call.working)
     if arrays.where is not None:
         x = kept(x, _tile(arrays.where, call, rows))
-    for sums in (_moderate.sums, _ordinary.sums):
-        found = sums(x, _place(x, out[rows]))
+    roads: tuple[Callable[..., Sums], ...] = _moderate.sums, _ordinary.sums
+    if state:
+        given = mapped(partial(_tile, call=call, rows=rows), state[0])
+        roads = (partial(_ordinary.sums_given, given, has_terms=FORMULAS[f].has_terms),)
+    for road in roads:
+        found = road(x, _place(x, out[rows]))
         are_right = found.are_right[:, 0]
         if are_right.any():
             y = found.result(f)
@@ -133,7 +142,7 @@ def _plain(f: Callable[..., Array], call: Call, arrays: Arrays, out: Array, rows
             if are_right.all():
                 return
             rows, x = np.arange(len(out))[rows][~are_right], x[~are_right]
-    _fill(f, call, (arrays,), out, rows)
+    _fill(f, call, matrices, out, rows)
 
 
 def _place(x: Array, y: Array) -> Array:

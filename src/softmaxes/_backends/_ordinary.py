@@ -2,7 +2,7 @@
 Ordinary rows of NumPy, those with a finite maximum, in place.
 
 With M the maximum and z + error = x - M exactly, the terms are exp(z) (1 + error), and that of the
-first maximum is 1.
+first maximum is 1. Of a row in pieces its state tells M and S - 1.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from functools import partial
 
 import numpy as np
 
+from softmaxes import _states
 from softmaxes._arrays import Array
 from softmaxes._backends._sums import Sums, by_parts, free_of_nan, lowest, others, top
+from softmaxes._states import State
 
-__all__ = ["sums"]
+__all__ = ["sums", "sums_given"]
 
 LONG = 1024  # entries of a row, beside which what is done once for each row counts little
 
@@ -29,6 +31,15 @@ def sums(x: Array, out: Array) -> Sums:
         by_parts(free_of_nan, out)
         rest = others(out, place)
     return Sums(x, out, maximum, rest, x.dtype.type(1.0), np.isfinite(maximum))
+
+
+def sums_given(state: State, x: Array, out: Array, *, has_terms: bool) -> Sums:
+    """Return the sums of rows of which x is a piece, with its terms in out."""
+    if has_terms:  # as if masked, for no sum tells of an -inf
+        by_parts(partial(_terms, state.maximum, masked=True), x, out)
+    rest = _states.excess(state, xp=np)
+    are_right = np.isfinite(rest - state.maximum)
+    return Sums(x, out, state.maximum, rest, x.dtype.type(1.0), are_right)
 
 
 def _terms(maximum: Array, x: Array, out: Array, *, masked: bool) -> None:

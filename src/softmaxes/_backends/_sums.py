@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmaxes import _primals
+from softmaxes import _primals, _states
 from softmaxes._arrays import Array
 from softmaxes._backends._threads import each
 
@@ -54,7 +54,7 @@ class Sums(NamedTuple):
 
     def result(self, f: Callable[..., Array]) -> Array:
         """Return the result of a formula of `_primals`, which may overwrite the terms."""
-        of, reduces = FORMULAS[f]
+        of, reduces, _ = FORMULAS[f]
         if reduces:
             return of(self)
         by_parts(lambda x, terms: of(self._replace(x=x, terms=terms)), self.x, self.terms)
@@ -66,6 +66,7 @@ class Formula(NamedTuple):
 
     of: Callable[[Sums], Array]
     reduces: bool = False
+    has_terms: bool = True
 
 
 def _softmax(s: Sums) -> Array:
@@ -91,6 +92,8 @@ FORMULAS: dict[Any, Formula] = {
     _primals.softmax: Formula(_softmax),
     _primals.log_softmax: Formula(_log_softmax),
     _primals.logsumexp: Formula(_logsumexp, reduces=True),
+    _states.Reading(_states.softmax): Formula(_softmax),
+    _states.Reading(_states.log_softmax): Formula(_log_softmax, has_terms=False),
 }
 
 
