@@ -65,6 +65,17 @@ def assert_within_the_budget_of_any_row(x, monkeypatch):
         assert ulps.max(initial=0.0) <= case.budget(x.dtype.name), name
 
 
+@pytest.mark.parametrize("spread", [0.5, 5.0])
+@pytest.mark.parametrize("n", [2, 10])
+def test_of_many_rows_in_float32_none_is_beyond_the_budget(n, spread):
+    x = np.random.default_rng(0).normal(scale=spread, size=(200_000, n)).astype("float32")
+    for name, case in CASES.items():
+        exact = case.function(x.astype("float64"), axis=-1)  # to 29 more bits
+        scale = np.maximum(np.abs(exact), np.abs(x.max(-1))) if exact.ndim == 1 else np.abs(exact)
+        ulps = np.abs(case.function(x, axis=-1) - exact) / np.spacing(scale.astype("float32"))
+        assert ulps.max() <= case.budget("float32"), name
+
+
 def test_the_largest_score_has_the_largest_probability_though_exp_errs():
     low = np.random.default_rng(0).uniform(-3, 3, 200_000).astype("float32")
     x = np.stack([low, np.nextafter(low, np.float32(np.inf))], axis=1)

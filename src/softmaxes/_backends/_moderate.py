@@ -33,10 +33,11 @@ def sums(x: Array, out: Array) -> Sums:
     if not low >= -bound:
         are_right &= lowest(z, axis=-1) >= -bound
     if not are_right.any():
-        return Sums(x, out, maximum, maximum, maximum, are_right)
+        return Sums(x, out, maximum, maximum, maximum, maximum, are_right)
     by_parts(_terms, x, z, out)
-    scale = out.reshape(-1)[place][:, None]
-    return Sums(x, out, maximum, others(out, place), scale, are_right)
+    largest, rest = out.reshape(-1)[place][:, None], others(out, place)
+    excess = rest / np.exp(maximum, dtype=np.float64)  # in float32 exp errs by 2.5 ulp
+    return Sums(x, out, maximum, largest, rest, excess, are_right)
 
 
 def _without_infinities(x: Array, out: Array) -> None:

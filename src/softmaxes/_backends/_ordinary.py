@@ -30,7 +30,7 @@ def sums(x: Array, out: Array) -> Sums:
     if np.isnan(rest).any():  # x - M left the range
         by_parts(free_of_nan, out)
         rest = others(out, place)
-    return Sums(x, out, maximum, rest, x.dtype.type(1.0), np.isfinite(maximum))
+    return Sums(x, out, maximum, x.dtype.type(1.0), rest, rest, np.isfinite(maximum))
 
 
 def sums_given(state: State, x: Array, out: Array, *, has_terms: bool) -> Sums:
@@ -39,7 +39,7 @@ def sums_given(state: State, x: Array, out: Array, *, has_terms: bool) -> Sums:
         by_parts(partial(_terms, state.maximum, masked=True), x, out)
     rest = _states.excess(state, xp=np)
     are_right = np.isfinite(rest - state.maximum)
-    return Sums(x, out, state.maximum, rest, x.dtype.type(1.0), are_right)
+    return Sums(x, out, state.maximum, x.dtype.type(1.0), rest, rest, are_right)
 
 
 def _terms(maximum: Array, x: Array, out: Array, *, masked: bool) -> None:

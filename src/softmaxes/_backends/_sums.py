@@ -1,8 +1,8 @@
 """
 What a row of NumPy comes down to, and the results that follow from it, in place.
 
-With M the maximum of a row, the first of its maxima has the term `scale`, any other entry the term
-exp(x - M) scale, and `rest` is the sum of the others.
+With M the maximum of a row, `largest` is the term of the first of its maxima, any other entry has the
+term exp(x - M) largest, `rest` is the sum of the others, and `excess` is S - 1.
 """
 
 from __future__ import annotations
@@ -43,14 +43,10 @@ class Sums(NamedTuple):
     x: Array
     terms: Array
     maximum: Array
+    largest: Array
     rest: Array
-    scale: Array
+    excess: Array
     are_right: Array
-
-    @property
-    def excess(self) -> Array:
-        """S - 1."""
-        return self.rest / self.scale
 
     def result(self, f: Callable[..., Array]) -> Array:
         """Return the result of a formula of `_primals`, which may overwrite the terms."""
@@ -70,17 +66,23 @@ class Formula(NamedTuple):
 
 
 def _softmax(s: Sums) -> Array:
-    terms = np.minimum(s.terms, s.scale, out=s.terms)  # exp need not keep the order of neighbours
-    return np.divide(terms, s.scale + s.rest, out=terms)
+    terms = np.minimum(s.terms, s.largest, out=s.terms)  # exp need not keep the order of neighbours
+    return np.divide(terms, s.largest + s.rest, out=terms)
 
 
 def _log_softmax(s: Sums) -> Array:
     below = np.subtract(s.maximum, s.x, out=s.terms)
-    return np.subtract(-np.log1p(s.excess), below, out=s.terms)
+    largest = -_log_sum(s).astype(s.x.dtype)
+    return np.subtract(largest, below, out=s.terms)
 
 
 def _logsumexp(s: Sums) -> Array:
-    return s.maximum + np.log1p(s.excess)
+    return s.maximum + _log_sum(s)
+
+
+def _log_sum(s: Sums) -> Array:
+    # For each row only, so that the precision costs little.
+    return np.log1p(s.excess, dtype=np.float64)
 
 
 def _excess(s: Sums) -> Array:
