@@ -32,7 +32,7 @@ def sums(x: Array, out: Array) -> Sums:
     are_right = np.abs(maximum) <= bound
     if not low >= -bound:
         are_right &= lowest(z, axis=-1) >= -bound
-    if not are_right.any():
+    if not np.count_nonzero(are_right):
         return Sums(x, out, maximum, maximum, maximum, maximum, are_right)
     by_parts(_terms, x, z, out)
     largest, rest = out.reshape(-1)[place][:, None], others(out, place)

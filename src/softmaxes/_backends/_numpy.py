@@ -134,14 +134,15 @@ def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows:
         roads = (partial(_ordinary.sums_given, given, has_terms=FORMULAS[f].has_terms),)
     for road in roads:
         found = road(x, _place(x, out[rows]))
-        are_right = found.are_right[:, 0]
-        if are_right.any():
+        count = np.count_nonzero(found.are_right)
+        if count:
             y = found.result(f)
             if not np.may_share_memory(y, out):
                 out[rows] = y
-            if are_right.all():
+            if count == len(x):
                 return
-            rows, x = np.arange(len(out))[rows][~are_right], x[~are_right]
+            are_left = ~found.are_right[:, 0]
+            rows, x = np.arange(len(out))[rows][are_left], x[are_left]
     _fill(f, call, matrices, out, rows)
 
 

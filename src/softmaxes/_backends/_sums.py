@@ -8,7 +8,6 @@ term exp(x - M) largest, `rest` is the sum of the others, and `excess` is S - 1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +50,7 @@ class Sums(NamedTuple):
     def result(self, f: Callable[..., Array]) -> Array:
         """Return the result of a formula of `_primals`, which may overwrite the terms."""
         of, reduces, _ = FORMULAS[f]
-        if reduces:
+        if reduces or self.x.shape[-1] <= TILE:
             return of(self)
         by_parts(lambda x, terms: of(self._replace(x=x, terms=terms)), self.x, self.terms)
         return self.terms
@@ -139,7 +138,7 @@ def others(terms: Array, top: Array) -> Array:
 
 def _reduced(f: np.ufunc, a: Array) -> Array:
     # The parts of a long row are the same for every number of threads, and so are the bits.
-    found = by_parts(partial(f.reduce, axis=-1, keepdims=True), a)
+    found = by_parts(lambda part: f.reduce(part, -1, keepdims=True), a)
     return found[0] if len(found) == 1 else f.reduce(np.concatenate(found, -1), -1, keepdims=True)
 
 
