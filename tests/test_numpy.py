@@ -137,6 +137,17 @@ def test_rows_that_are_not_ordinary_have_the_same_bits_in_every_batch(function, 
 
 
 @every_function
+def test_cotangents_of_any_rows_have_the_same_bits_in_every_batch(function, scores):
+    u = np.random.default_rng(9).standard_normal(LARGE, dtype="float32")
+    scores[::11, 3], u[::11, 3] = -500.0, np.inf  # where p is 0
+    u = u[:, 0] if function is sm.logsumexp else u
+    together = sm.vjp(function, scores, axis=-1)[1](u)
+    alone = [sm.vjp(function, x, axis=-1)[1](v) for x, v in zip(scores, u, strict=True)]
+    np.testing.assert_array_equal(together, np.stack(alone))
+    assert np.isfinite(together).all(axis=1).any()
+
+
+@every_function
 def test_no_threads_are_started_where_others_share_the_work(function, scores, monkeypatch):
     used = threads_used(monkeypatch)
     monkeypatch.delenv("SOFTMAXES_NUM_THREADS", raising=False)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped, quiet
-from softmaxes._backends import _moderate, _ordinary
+from softmaxes._backends import _cotangents, _moderate, _ordinary
 from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
 from softmaxes._states import State
@@ -83,7 +83,14 @@ def _tile(a: Array, call: Call, rows: Any) -> Array:
 
 
 def _general(f: Callable[..., Array], call: Call, matrices: Any, rows: Any) -> Array:
-    return f(*mapped(partial(_tile, call=call, rows=rows), matrices), axis=(-1,), xp=np)
+    tiles = mapped(partial(_tile, call=call, rows=rows), matrices)
+    if f not in _cotangents.FORMULAS or (found := _cotangents.of_rows(f, *tiles)) is None:
+        return f(*tiles, axis=(-1,), xp=np)
+    y, are_right = found
+    if np.count_nonzero(are_right) < len(y):
+        left = mapped(lambda a: a[~are_right] if len(a) > 1 else a, tiles)
+        y[~are_right] = f(*left, axis=(-1,), xp=np)
+    return y
 
 
 def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: Any) -> None:

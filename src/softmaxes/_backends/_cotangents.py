@@ -1,0 +1,59 @@
+"""
+Two VJPs of `_rules` for rows of NumPy where all is finite, in place: without their special cases.
+
+An entry of probability 0 then has the product 0 with any number, and needs no selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from softmaxes import _rules
+from softmaxes._arrays import Array, Arrays
+from softmaxes._backends._sums import others, top
+
+__all__ = ["FORMULAS", "of_rows"]
+
+
+class Formula(NamedTuple):
+    """The cotangent by `of(p, u)`, but for the dominant entry of a row."""
+
+    of: Callable[..., Array]
+    takes_a_mask: bool  # for p is 0 where it masks, and so is the cotangent
+
+
+def of_rows(f: Any, p: Array, arrays: Arrays, u: Array) -> tuple[Array, Array] | None:
+    """Return the cotangents and for which rows they are right; None if for none."""
+    of, takes_a_mask = FORMULAS[f]
+    options = arrays[2:] if takes_a_mask else arrays[1:]
+    if p.size == 0 or u.shape != p.shape or any(a is not None for a in options):
+        return None
+    place = top(p)
+    largest = p.reshape(-1)[place]
+    is_dominant = largest > 0.5
+    g = of(p, u, np.where(is_dominant, u.reshape(-1)[place], 0.0)[:, None])
+    rest = others(g, place)[:, 0]
+    flat = g.reshape(-1)
+    flat[place] = np.where(is_dominant, -rest, flat[place])  # the sum of all is 0
+    return g, np.isfinite(rest) & (largest > 0.0)
+
+
+def _of_softmax(p: Array, u: Array, u_dominant: Array) -> Array:
+    w = u - u_dominant
+    w -= np.add.reduce(p * w, -1, keepdims=True)
+    w *= p
+    return w
+
+
+def _of_log_softmax(p: Array, u: Array, u_dominant: Array) -> Array:
+    g = p * np.add.reduce(u, -1, keepdims=True)
+    return np.subtract(u, g, out=g)
+
+
+FORMULAS: dict[Any, Formula] = {
+    _rules.softmax.vjp: Formula(_of_softmax, takes_a_mask=True),
+    _rules.log_softmax.vjp: Formula(_of_log_softmax, takes_a_mask=False),
+}
