@@ -3,8 +3,8 @@ Dask: one task per chunk, and for slices cut into chunks one reduction of the me
 
 Where every slice lies in one chunk, any formula is one task, in the library of the chunk. Where not,
 a function that has a formula of the state (see `_states`) reduces the state of the chunks in a tree,
-and is then one more task per chunk. Any other formula is served by the standard, one operation of
-Dask after the other. The only file that says `import dask`.
+and is then one more task per chunk, which reads again what is read from a store. Any other formula is
+served by the standard, one operation of Dask after the other. The only file that says `import dask`.
 """
 
 from __future__ import annotations
