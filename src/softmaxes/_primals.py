@@ -52,17 +52,17 @@ def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
     s = _terms(arrays, axis=axis, xp=xp)
-    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.excess))
+    y = -(xp.log1p(_excess(s, axis=axis, xp=xp)) - s.z)
+    return xp.where(s.outside, -xp.inf, y)
 
 
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     s = _terms(arrays, axis=axis, xp=xp)
-    log_sum = xp.log1p(s.excess)
+    log_sum = xp.log1p(_excess(s, axis=axis, xp=xp))
     if arrays.weights is not None:
         # A weighted sum may be far below 1, where S - 1 cancels, and may be negative: NaN.
-        total = s.near + s.rest
-        log_sum = xp.where(total < 0.5, xp.log(total), log_sum)
-        log_sum = xp.where((s.maximum == xp.inf) & (s.rest < 0.0), xp.nan, log_sum)
+        log_sum = xp.where(s.total < 0.5, xp.log(s.total), log_sum)
+        log_sum = xp.where((s.maximum == xp.inf) & (s.total < s.size), xp.nan, log_sum)
     return s.maximum + log_sum
 
 
@@ -70,7 +70,7 @@ def density(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # exp(z_i) / S: softmax without its factor w_i, the derivative of logsumexp by w_i.
     s = _terms(arrays, axis=axis, xp=xp)
     half = xp.exp(0.5 * s.z)
-    y = half * (half * (1.0 + s.error) / (s.near + s.rest))
+    y = half * (half * (1.0 + s.error) / _divisor(s, xp=xp))
     # A finite score of weight 0 has no part in the sum, but a derivative by its weight.
     return xp.where(s.outside & ~(xp.isfinite(s.z) & xp.isfinite(s.maximum)), 0.0, y)
 
@@ -81,7 +81,7 @@ def maximum(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 
 def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    return _terms(arrays, axis=axis, xp=xp).excess
+    return _excess(_terms(arrays, axis=axis, xp=xp), axis=axis, xp=xp)
 
 
 # Losses: sums over a slice of terms >= 0, so that nothing cancels. A factor of 0 makes a term 0.
@@ -147,7 +147,8 @@ def _distributions(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array,
     s = _terms(arrays, axis=axis, xp=xp)
     t = _terms(Arrays(arrays.q_logits, arrays.where), axis=axis, xp=xp)
     p, q = _probabilities(s, xp=xp), _probabilities(t, xp=xp)
-    r = (s.z - t.z) + (s.error - t.error) + (xp.log1p(t.excess) - xp.log1p(s.excess))
+    log_s, log_t = (xp.log1p(_excess(a, axis=axis, xp=xp)) for a in (s, t))
+    r = (s.z - t.z) + (s.error - t.error) + (log_t - log_s)
     r = xp.where(p == 0.0, 0.0, xp.where(t.outside, xp.inf, r))
     # The logarithms err together, and Σ q - p = 0 tells by how much.
     change = xp.where((p != 0.0) & (xp.abs(r) < 1.0), p * xp.expm1(-r), q - p)
@@ -160,7 +161,7 @@ def _expected_cost(q: Array, s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
     """Return -Σ q log p, of whose two parts none is negative."""
     z = xp.where(s.outside, -xp.inf, s.z)
     below = _sum(xp.where(q == 0.0, 0.0, -q * z), axis=axis, xp=xp)
-    return _sum(q, axis=axis, xp=xp) * xp.log1p(s.excess) + below
+    return _sum(q, axis=axis, xp=xp) * xp.log1p(_excess(s, axis=axis, xp=xp)) + below
 
 
 def _excess_of_exp(a: Array) -> Array:
@@ -183,52 +184,64 @@ def _places(x: Array, *, axis: Axes, xp: Namespace) -> tuple[Array, int]:
 
 
 class _Terms(NamedTuple):
-    """`maximum`, `near` and `rest` reduced, the others like x; `outside` is not in the support."""
+    """
+    `maximum`, `total` and `size` reduced, the others like x; `outside` is not in the support.
+
+    `total` is S, and `size` the sum of the absolute values.
+    """
 
     maximum: Array
     z: Array
     error: Array
     terms: Array
-    near: Array
-    rest: Array
+    total: Array
+    size: Array
     outside: Array
-
-    @property
-    def excess(self) -> Array:
-        """S - 1, by which S exceeds the maximum alone."""
-        return self.rest + (self.near - 1.0)
 
 
 def _probabilities(s: _Terms, *, xp: Namespace) -> Array:
-    return xp.where(s.outside, 0.0, s.terms / (s.near + s.rest))
+    return xp.where(s.terms == 0.0, 0.0, s.terms / _divisor(s, xp=xp))
+
+
+def _divisor(s: _Terms, *, xp: Namespace) -> Array:
+    """Return S, 1 for an empty slice, and NaN for several +inf, which have no limit."""
+    total = xp.where(s.maximum == -xp.inf, 1.0, s.total)
+    return xp.where((s.maximum == xp.inf) & (s.size > 1.0), xp.nan, total)
+
+
+def _excess(s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
+    """Return S - 1, by which S exceeds the maximum alone."""
+    rest = _sum(s.terms - xp.round(s.terms), axis=axis, xp=xp)
+    whole = xp.round(s.total - rest)  # a whole number, as long as its neighbours are not farther than 1
+    return rest + (whole - 1.0)
 
 
 def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     x, low, temperature = _support(arrays, axis=axis, xp=xp)
     x, w, scores = _finite_weights(x, arrays.weights, xp=xp)
     maximum = _shift(scores, w, axis=axis, xp=xp)
-    top = scores == maximum
+    top, outside = scores == maximum, scores == -xp.inf
 
     z, error = _gaps(x, maximum, temperature, xp=xp)
     if low is not None:
         error = error + (low - _maximum(xp.where(top, low, -xp.inf), axis=axis, xp=xp))
-    z = xp.where(top, -xp.zeros_like(maximum), z)
-    error = xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where z is infinite
 
+    if low is not None or temperature is not None:
+        error = xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where z is infinite
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.
-    terms = (xp.exp(z) if w is None else _weighted_exp(z, w, scores, xp=xp)) * (1.0 + error)
-    is_near = terms > 0.5
-    near = _sum(xp.astype(is_near, x.dtype), axis=axis, xp=xp)
-    rest = _sum(xp.where(is_near, terms - 1.0, terms), axis=axis, xp=xp)
+    terms = (xp.exp(z) if w is None else _weighted_exp(z, w, xp=xp)) * (1.0 + error)
+    # XLA, which takes no selection into a sum, makes the terms here and not once for each sum.
+    terms = xp.where(outside, 0.0, terms)
+    total = _sum(terms, axis=axis, xp=xp)
+    size = total if w is None else _sum(xp.abs(terms), axis=axis, xp=xp)
 
-    undefined = top & (maximum == xp.inf) & (near - rest > 1.0)  # no limit for several +inf
-    z, terms = xp.where(undefined, xp.nan, z), xp.where(undefined, xp.nan, terms)
-    return _Terms(maximum, z, error, terms, near, rest, outside=scores == -xp.inf)
+    undefined = (z == 0.0) & (maximum == xp.inf) & (size > 1.0)  # no limit for several +inf
+    return _Terms(maximum, xp.where(undefined, xp.nan, z), error, terms, total, size, outside)
 
 
-def _weighted_exp(z: Array, w: Array, scores: Array, *, xp: Namespace) -> Array:
+def _weighted_exp(z: Array, w: Array, *, xp: Namespace) -> Array:
     half = xp.exp(0.5 * z)  # so that a large weight and a small exponential meet halfway
-    return xp.where(scores == -xp.inf, 0.0, (w * half) * half)
+    return (w * half) * half
 
 
 def _support(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array, Array]:
@@ -289,10 +302,16 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
     """
     Return z and an error with z + error = (x - maximum) / temperature to twice the precision.
 
+    Both are 0 at the maximum. The error may be NaN where z is -inf.
+
     The rounding of x - M, half an ulp of a number that may be large, is what costs small
     probabilities their last 6 to 9 bits; exp(z) (1 + error) returns them.
     """
-    shift = xp.where(xp.isfinite(maximum), maximum, 0.0)
+    top = x == xp.where(maximum == -xp.inf, xp.nan, maximum)
+    shift = xp.where(xp.abs(maximum) == xp.inf, 0.0, maximum)
+    # A compiler that made x, a product, once more and in one rounding with the difference would find
+    # no entry equal to the maximum. It does not look through a selection.
+    x = xp.where(top, shift, x)
     if temperature is not None:
         # Halves keep x - M from overflowing where the quotient does not; of small numbers, multiples
         # keep the error from being flushed to 0.
@@ -305,7 +324,7 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
         quotient, low = _quotient(z, temperature, xp=xp)
         lost = (z == -xp.inf) | ((temperature == 0.0) & (z <= 0.0))
         z, error = xp.where(lost, -xp.inf, quotient), low + error / temperature
-    return xp.where(maximum == xp.inf, -xp.inf, z), error
+    return xp.where(top, 0.0, xp.where(maximum == xp.inf, -xp.inf, z)), error
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:

@@ -63,8 +63,6 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
 
     @jax.custom_jvp
     def f(arrays: Arrays) -> Array:
-        q_logits = None if arrays.q_logits is None else _rounded(arrays.q_logits)
-        arrays = arrays._replace(x=_rounded(arrays.x), q_logits=q_logits)
         return rule.primal(arrays, axis=axis, xp=jnp)
 
     def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
@@ -89,17 +87,6 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
 
     f.defjvp(f_jvp, symbolic_zeros=True)
     return f
-
-
-def _rounded(x: Array) -> Array:
-    """
-    Return x, which may be a product, as one rounded number wherever it is used.
-
-    Left alone, the compiler multiplies again beside the subtraction of the maximum and contracts
-    the two into one rounding, so that no entry need be exactly 0 below the maximum. It does not
-    contract through a select.
-    """
-    return jnp.where(x < jnp.finfo(x.dtype).min, -jnp.inf, x)
 
 
 def _is_zero(tangent: Any) -> bool:
