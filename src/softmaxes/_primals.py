@@ -225,13 +225,13 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     z, error = _gaps(x, maximum, temperature, xp=xp)
     if low is not None:
         error = error + (low - _maximum(xp.where(top, low, -xp.inf), axis=axis, xp=xp))
+        error = xp.where(xp.abs(error) < 1.0, error, 0.0)
 
-    if low is not None or temperature is not None:
-        error = xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where z is infinite
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.
     terms = (xp.exp(z) if w is None else _weighted_exp(z, w, xp=xp)) * (1.0 + error)
     # XLA, which takes no selection into a sum, makes the terms here and not once for each sum.
-    terms = xp.where(outside, 0.0, terms)
+    vanishes = outside | (z == -xp.inf)
+    terms, error = xp.where(vanishes, 0.0, terms), xp.where(vanishes, 0.0, error)
     total = _sum(terms, axis=axis, xp=xp)
     size = total if w is None else _sum(xp.abs(terms), axis=axis, xp=xp)
 
@@ -324,6 +324,7 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
         quotient, low = _quotient(z, temperature, xp=xp)
         lost = (z == -xp.inf) | ((temperature == 0.0) & (z <= 0.0))
         z, error = xp.where(lost, -xp.inf, quotient), low + error / temperature
+        error = xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where the temperature is 0 or inf
     return xp.where(top, 0.0, xp.where(maximum == xp.inf, -xp.inf, z)), error
 
 
