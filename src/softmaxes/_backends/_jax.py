@@ -47,14 +47,27 @@ def compiled(f: Callable[..., Any], jvp: Callable[..., Array] | None) -> Any:
 
 @cache
 def _compiled(rule: Rule, axis: Axes, working: Any, dtype: Any, squeezed: bool) -> Any:
-    f = differentiable(rule, axis)
-
     def narrowed(arrays: Arrays) -> Array:
-        y = f(arrays._replace(x=arrays.x.astype(working))).astype(dtype)
+        y = _of_rows(rule, axis, arrays._replace(x=arrays.x.astype(working))).astype(dtype)
         return jnp.squeeze(y, axis) if squeezed else y
 
     # A narrow input is half the size of what the rule keeps: keep the input instead.
     return jax.jit(narrowed if working == dtype else rematerialised(narrowed))
+
+
+def _of_rows(rule: Rule, axis: Axes, arrays: Arrays) -> Array:
+    """
+    Return the rule's function, with axes of length 1 behind the others moved in front.
+
+    That moves no number, but on the CPU sums over a column take ten times as long as over a row.
+    """
+    shape = arrays.x.shape
+    last = max(a for a in range(-len(shape), 0) if a in axis or shape[a] > 1)
+    behind = tuple(range(last + 1, 0))
+    front = tuple(range(len(behind)))
+    rows = jax.tree.map(lambda a: jnp.moveaxis(a, behind, front), arrays)
+    y = differentiable(rule, tuple(a - last - 1 for a in axis))(rows)
+    return jnp.moveaxis(y, front, behind)
 
 
 @cache
