@@ -212,7 +212,7 @@ def _divisor(s: _Terms, *, xp: Namespace) -> Array:
 def _excess(s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
     """Return S - 1, by which S exceeds the maximum alone."""
     rest = _sum(s.terms - xp.round(s.terms), axis=axis, xp=xp)
-    whole = xp.round(s.total - rest)  # a whole number, as long as its neighbours are not farther than 1
+    whole = xp.round(s.total - rest)  # the number of terms near 1
     return rest + (whole - 1.0)
 
 
