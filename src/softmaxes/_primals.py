@@ -8,10 +8,10 @@ library is named; `xp` is the namespace of the arrays.
 With M the maximum of the scores over the support (the entries that `where` keeps, that are not -inf
 and whose weight is not 0), every formula is written in
 
-    z_i = (x_i - M) / temperature,    t_i = w_i exp(z_i),    S = sum of t_i = near + rest,
+    z_i = (x_i - M) / temperature,    t_i = w_i exp(z_i),    S = sum of t_i = whole + rest,
 
-where `near` is the number of terms t_i > 1/2, and `rest` the sum of t_i - 1 over these and of t_i
-over all others. At a dominant entry near is 1, and log1p(rest + (near - 1)) is right to its last
+where `rest` is the sum of t_i - round(t_i), and `whole` that of round(t_i), which is S - rest rounded
+to a whole number. At a dominant entry whole is 1, and log1p(rest + (whole - 1)) is right to its last
 digits where the logarithm of S, rounded to 1, is 0 [1]_. Among near ties t_i - 1 is exact and
 small, and its sum keeps the digits that a sum of numbers close to 1 would drop.
 
@@ -212,7 +212,7 @@ def _divisor(s: _Terms, *, xp: Namespace) -> Array:
 def _excess(s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
     """Return S - 1, by which S exceeds the maximum alone."""
     rest = _sum(s.terms - xp.round(s.terms), axis=axis, xp=xp)
-    whole = xp.round(s.total - rest)  # the number of terms near 1
+    whole = xp.round(s.total - rest)
     return rest + (whole - 1.0)
 
 
@@ -229,7 +229,7 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
 
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.
     terms = (xp.exp(z) if w is None else _weighted_exp(z, w, xp=xp)) * (1.0 + error)
-    # XLA, which takes no selection into a sum, makes the terms here and not once for each sum.
+    # XLA on the CPU takes no selection into a sum: so it makes the terms once, and not for each sum.
     vanishes = outside | (z == -xp.inf)
     terms, error = xp.where(vanishes, 0.0, terms), xp.where(vanishes, 0.0, error)
     total = _sum(terms, axis=axis, xp=xp)
