@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -88,7 +89,7 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
             return differentiable(of, axis)(jax.tree.map(jax.lax.optimization_barrier, arrays))
 
         p, d = ingredients(rule, value, tangents)
-        dy = rule.jvp(p, d, arrays, tangents, axis=axis, xp=jnp)
+        dy = rule.jvp(p, d, arrays, tangents, axis=axis, xp=XP)
         return jnp.broadcast_to(jnp.asarray(dy, y.dtype), y.shape)  # 0 where nothing moves it
 
     def f_jvp(primals: tuple[Arrays], tangents: tuple[Arrays]) -> tuple[Array, Array]:
@@ -100,6 +101,24 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
 
     f.defjvp(f_jvp, symbolic_zeros=True)
     return f
+
+
+def _sum(a: Array, **options: Any) -> Array:
+    """
+    Return the sum as one number for each slice, in what is made of it forwards and backwards.
+
+    On the CPU the library to which XLA hands sums would write it once for each entry of a short
+    row. It leaves selections to XLA, which does not see through a barrier that this one is none.
+    """
+    total = jnp.sum(a, **options)
+    if jax.default_backend() != "cpu":
+        return total
+    always = jax.lax.optimization_barrier(jnp.asarray(True))
+    return jnp.where(always, total, jnp.zeros_like(total))
+
+
+XP = ModuleType(jnp.__name__)
+vars(XP).update(vars(jnp), sum=_sum)
 
 
 def _is_zero(tangent: Any) -> bool:
