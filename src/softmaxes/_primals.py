@@ -52,13 +52,13 @@ def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
     s = _terms(arrays, axis=axis, xp=xp)
-    y = -(xp.log1p(_excess(s, axis=axis, xp=xp)) - s.z)
+    y = -(xp.log1p(s.excess) - s.z)
     return xp.where(s.outside, -xp.inf, y)
 
 
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     s = _terms(arrays, axis=axis, xp=xp)
-    log_sum = xp.log1p(_excess(s, axis=axis, xp=xp))
+    log_sum = xp.log1p(s.excess)
     if arrays.weights is not None:
         # A weighted sum may be far below 1, where S - 1 cancels, and may be negative: NaN.
         log_sum = xp.where(s.total < 0.5, xp.log(s.total), log_sum)
@@ -81,7 +81,7 @@ def maximum(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 
 def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    return _excess(_terms(arrays, axis=axis, xp=xp), axis=axis, xp=xp)
+    return _terms(arrays, axis=axis, xp=xp).excess
 
 
 # Losses: sums over a slice of terms >= 0, so that nothing cancels. A factor of 0 makes a term 0.
@@ -147,8 +147,7 @@ def _distributions(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array,
     s = _terms(arrays, axis=axis, xp=xp)
     t = _terms(Arrays(arrays.q_logits, arrays.where), axis=axis, xp=xp)
     p, q = _probabilities(s, xp=xp), _probabilities(t, xp=xp)
-    log_s, log_t = (xp.log1p(_excess(a, axis=axis, xp=xp)) for a in (s, t))
-    r = (s.z - t.z) + (s.error - t.error) + (log_t - log_s)
+    r = (s.z - t.z) + (s.error - t.error) + (xp.log1p(t.excess) - xp.log1p(s.excess))
     r = xp.where(p == 0.0, 0.0, xp.where(t.outside, xp.inf, r))
     # The logarithms err together, and Σ q - p = 0 tells by how much.
     change = xp.where((p != 0.0) & (xp.abs(r) < 1.0), p * xp.expm1(-r), q - p)
@@ -161,7 +160,7 @@ def _expected_cost(q: Array, s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
     """Return -Σ q log p, of whose two parts none is negative."""
     z = xp.where(s.outside, -xp.inf, s.z)
     below = _sum(xp.where(q == 0.0, 0.0, -q * z), axis=axis, xp=xp)
-    return _sum(q, axis=axis, xp=xp) * xp.log1p(_excess(s, axis=axis, xp=xp)) + below
+    return _sum(q, axis=axis, xp=xp) * xp.log1p(s.excess) + below
 
 
 def _excess_of_exp(a: Array) -> Array:
@@ -185,18 +184,29 @@ def _places(x: Array, *, axis: Axes, xp: Namespace) -> tuple[Array, int]:
 
 class _Terms(NamedTuple):
     """
-    `maximum`, `total` and `size` reduced, the others like x; `outside` is not in the support.
+    `maximum`, `whole`, `rest` and `size` reduced, the others like x; `outside` is not in the support.
 
-    `total` is S, and `size` the sum of the absolute values.
+    `size` is the sum of the absolute values of the terms.
     """
 
     maximum: Array
     z: Array
     error: Array
     terms: Array
-    total: Array
+    whole: Array
+    rest: Array
     size: Array
     outside: Array
+
+    @property
+    def total(self) -> Array:
+        """S, to its last digits: a sum of small numbers and one 1 would drop theirs."""
+        return self.whole + self.rest
+
+    @property
+    def excess(self) -> Array:
+        """S - 1, by which S exceeds the maximum alone."""
+        return self.rest + (self.whole - 1.0)
 
 
 def _probabilities(s: _Terms, *, xp: Namespace) -> Array:
@@ -207,13 +217,6 @@ def _divisor(s: _Terms, *, xp: Namespace) -> Array:
     """Return S, 1 for an empty slice, and NaN for several +inf, which have no limit."""
     total = xp.where(s.maximum == -xp.inf, 1.0, s.total)
     return xp.where((s.maximum == xp.inf) & (s.size > 1.0), xp.nan, total)
-
-
-def _excess(s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
-    """Return S - 1, by which S exceeds the maximum alone."""
-    rest = _sum(s.terms - xp.round(s.terms), axis=axis, xp=xp)
-    whole = xp.round(s.total - rest)
-    return rest + (whole - 1.0)
 
 
 def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
@@ -233,10 +236,13 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     vanishes = outside | (z == -xp.inf)
     terms, error = xp.where(vanishes, 0.0, terms), xp.where(vanishes, 0.0, error)
     total = _sum(terms, axis=axis, xp=xp)
+    rest = _sum(terms - xp.round(terms), axis=axis, xp=xp)
+    whole = xp.round(total - rest)
     size = total if w is None else _sum(xp.abs(terms), axis=axis, xp=xp)
 
     undefined = (z == 0.0) & (maximum == xp.inf) & (size > 1.0)  # no limit for several +inf
-    return _Terms(maximum, xp.where(undefined, xp.nan, z), error, terms, total, size, outside)
+    z = xp.where(undefined, xp.nan, z)
+    return _Terms(maximum, z, error, terms, whole, rest, size, outside)
 
 
 def _weighted_exp(z: Array, w: Array, *, xp: Namespace) -> Array:
