@@ -223,9 +223,14 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     x, low, temperature = _support(arrays, axis=axis, xp=xp)
     x, w, scores = _finite_weights(x, arrays.weights, xp=xp)
     maximum = _shift(scores, w, axis=axis, xp=xp)
-    top, outside = scores == maximum, scores == -xp.inf
+    outside = scores == -xp.inf
+    top = (scores == maximum) & ~outside
 
+    # A compiler that made x, a product, once more and in one rounding with the difference would find
+    # no entry equal to the maximum. It does not look through a selection.
+    x = xp.where(top, _finite(maximum, xp=xp), x)
     z, error = _gaps(x, maximum, temperature, xp=xp)
+    z = xp.where(top, 0.0, z)
     if low is not None:
         error = error + (low - _maximum(xp.where(top, low, -xp.inf), axis=axis, xp=xp))
         error = xp.where(xp.abs(error) < 1.0, error, 0.0)
@@ -308,16 +313,11 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
     """
     Return z and an error with z + error = (x - maximum) / temperature to twice the precision.
 
-    Both are 0 at the maximum. The error may be NaN where z is -inf.
-
     The rounding of x - M, half an ulp of a number that may be large, is what costs small
-    probabilities their last 6 to 9 bits; exp(z) (1 + error) returns them.
+    probabilities their last 6 to 9 bits; exp(z) (1 + error) returns them. It may be NaN where z
+    is infinite.
     """
-    top = x == xp.where(maximum == -xp.inf, xp.nan, maximum)
-    shift = xp.where(xp.abs(maximum) == xp.inf, 0.0, maximum)
-    # A compiler that made x, a product, once more and in one rounding with the difference would find
-    # no entry equal to the maximum. It does not look through a selection.
-    x = xp.where(top, shift, x)
+    shift = _finite(maximum, xp=xp)
     if temperature is not None:
         # Halves keep x - M from overflowing where the quotient does not; of small numbers, multiples
         # keep the error from being flushed to 0.
@@ -331,7 +331,11 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
         lost = (z == -xp.inf) | ((temperature == 0.0) & (z <= 0.0))
         z, error = xp.where(lost, -xp.inf, quotient), low + error / temperature
         error = xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where the temperature is 0 or inf
-    return xp.where(top, 0.0, xp.where(maximum == xp.inf, -xp.inf, z)), error
+    return xp.where(maximum == xp.inf, -xp.inf, z), error
+
+
+def _finite(maximum: Array, *, xp: Namespace) -> Array:
+    return xp.where(xp.abs(maximum) == xp.inf, 0.0, maximum)
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
