@@ -22,6 +22,14 @@ def ways(jax, function):
     }
 
 
+@pytest.fixture
+def recent(jax):
+    """The module jax, where its XLA does not write a second copy of the terms."""
+    if jax.__version_info__ < (0, 10):
+        pytest.skip("known to need more with jax 0.8")
+    return jax
+
+
 def temporaries(jax, f, dtype):
     """The bytes of temporaries, as XLA counts them, for each byte of the scores."""
     x = jax.ShapeDtypeStruct(ROWS, dtype)
@@ -30,8 +38,8 @@ def temporaries(jax, f, dtype):
 
 
 @pytest.mark.parametrize("axis", [-1, 0])
-def test_softmax_needs_no_memory_of_the_size_of_the_scores_beside_its_result(jax, axis):
-    assert temporaries(jax, partial(sm.softmax, axis=axis), "float32") < 0.1
+def test_softmax_needs_no_memory_of_the_size_of_the_scores_beside_its_result(recent, axis):
+    assert temporaries(recent, partial(sm.softmax, axis=axis), "float32") < 0.1
 
 
 @every_function
@@ -40,14 +48,14 @@ def test_no_value_needs_more_than_one_array_like_the_scores(jax, function, axis)
     assert temporaries(jax, partial(function, axis=axis), "float32") < 1.1
 
 
-def test_the_gradient_of_logsumexp_needs_no_memory_beside_its_result(jax):
-    gradient = jax.grad(lambda x: sm.logsumexp(x, axis=-1).sum())
-    assert temporaries(jax, gradient, "float32") < 0.1
+def test_the_gradient_of_logsumexp_needs_no_memory_beside_its_result(recent):
+    gradient = recent.grad(lambda x: sm.logsumexp(x, axis=-1).sum())
+    assert temporaries(recent, gradient, "float32") < 0.1
 
 
 @pytest.mark.parametrize("function", [sm.softmax, sm.logsumexp])
-def test_narrow_scores_are_held_once_in_single_precision(jax, function):
-    assert temporaries(jax, partial(function, axis=-1), "bfloat16") < 2.1
+def test_narrow_scores_are_held_once_in_single_precision(recent, function):
+    assert temporaries(recent, partial(function, axis=-1), "bfloat16") < 2.1
 
 
 @every_function
