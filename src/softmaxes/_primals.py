@@ -8,10 +8,10 @@ library is named; `xp` is the namespace of the arrays.
 With M the maximum of the scores over the support (the entries that `where` keeps, that are not -inf
 and whose weight is not 0), every formula is written in
 
-    z_i = (x_i - M) / temperature,    t_i = w_i exp(z_i),    S = sum of t_i = near + rest,
+    z_i = (x_i - M) / temperature,    t_i = w_i exp(z_i),    S = sum of t_i = whole + rest,
 
-where `near` is the number of terms t_i > 1/2, and `rest` the sum of t_i - 1 over these and of t_i
-over all others. At a dominant entry near is 1, and log1p(rest + (near - 1)) is right to its last
+where `rest` is the sum of t_i - round(t_i), and `whole` that of round(t_i), which is S - rest rounded
+to a whole number. At a dominant entry whole is 1, and log1p(rest + (whole - 1)) is right to its last
 digits where the logarithm of S, rounded to 1, is 0 [1]_. Among near ties t_i - 1 is exact and
 small, and its sum keeps the digits that a sum of numbers close to 1 would drop.
 
@@ -52,7 +52,8 @@ def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
     s = _terms(arrays, axis=axis, xp=xp)
-    return xp.where(s.outside, -xp.inf, s.z - xp.log1p(s.excess))
+    y = -(xp.log1p(s.excess) - s.z)
+    return xp.where(s.outside, -xp.inf, y)
 
 
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
@@ -60,9 +61,8 @@ def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     log_sum = xp.log1p(s.excess)
     if arrays.weights is not None:
         # A weighted sum may be far below 1, where S - 1 cancels, and may be negative: NaN.
-        total = s.near + s.rest
-        log_sum = xp.where(total < 0.5, xp.log(total), log_sum)
-        log_sum = xp.where((s.maximum == xp.inf) & (s.rest < 0.0), xp.nan, log_sum)
+        log_sum = xp.where(s.total < 0.5, xp.log(s.total), log_sum)
+        log_sum = xp.where((s.maximum == xp.inf) & (s.total < s.size), xp.nan, log_sum)
     return s.maximum + log_sum
 
 
@@ -70,7 +70,7 @@ def density(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     # exp(z_i) / S: softmax without its factor w_i, the derivative of logsumexp by w_i.
     s = _terms(arrays, axis=axis, xp=xp)
     half = xp.exp(0.5 * s.z)
-    y = half * (half * (1.0 + s.error) / (s.near + s.rest))
+    y = half * (half * (1.0 + s.error) / _divisor(s, xp=xp))
     # A finite score of weight 0 has no part in the sum, but a derivative by its weight.
     return xp.where(s.outside & ~(xp.isfinite(s.z) & xp.isfinite(s.maximum)), 0.0, y)
 
@@ -183,52 +183,76 @@ def _places(x: Array, *, axis: Axes, xp: Namespace) -> tuple[Array, int]:
 
 
 class _Terms(NamedTuple):
-    """`maximum`, `near` and `rest` reduced, the others like x; `outside` is not in the support."""
+    """
+    `maximum`, `whole`, `rest` and `size` reduced, the others like x; `outside` is not in the support.
+
+    `size` is the sum of the absolute values of the terms.
+    """
 
     maximum: Array
     z: Array
     error: Array
     terms: Array
-    near: Array
+    whole: Array
     rest: Array
+    size: Array
     outside: Array
+
+    @property
+    def total(self) -> Array:
+        """S, to its last digits: a sum of small numbers and one 1 would drop theirs."""
+        return self.whole + self.rest
 
     @property
     def excess(self) -> Array:
         """S - 1, by which S exceeds the maximum alone."""
-        return self.rest + (self.near - 1.0)
+        return self.rest + (self.whole - 1.0)
 
 
 def _probabilities(s: _Terms, *, xp: Namespace) -> Array:
-    return xp.where(s.outside, 0.0, s.terms / (s.near + s.rest))
+    return xp.where(s.terms == 0.0, 0.0, s.terms / _divisor(s, xp=xp))
+
+
+def _divisor(s: _Terms, *, xp: Namespace) -> Array:
+    """Return S, 1 for an empty slice, and NaN for several +inf, which have no limit."""
+    total = xp.where(s.maximum == -xp.inf, 1.0, s.total)
+    return xp.where((s.maximum == xp.inf) & (s.size > 1.0), xp.nan, total)
 
 
 def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     x, low, temperature = _support(arrays, axis=axis, xp=xp)
     x, w, scores = _finite_weights(x, arrays.weights, xp=xp)
     maximum = _shift(scores, w, axis=axis, xp=xp)
-    top = scores == maximum
+    outside = scores == -xp.inf
+    top = (scores == maximum) & ~outside
 
+    # A compiler that made x, a product, once more and in one rounding with the difference would find
+    # no entry equal to the maximum. It does not look through a selection.
+    x = xp.where(top, _finite(maximum, xp=xp), x)
     z, error = _gaps(x, maximum, temperature, xp=xp)
+    z = xp.where(top, 0.0, z)
     if low is not None:
         error = error + (low - _maximum(xp.where(top, low, -xp.inf), axis=axis, xp=xp))
-    z = xp.where(top, -xp.zeros_like(maximum), z)
-    error = xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where z is infinite
+        error = xp.where(xp.abs(error) < 1.0, error, 0.0)
 
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.
-    terms = (xp.exp(z) if w is None else _weighted_exp(z, w, scores, xp=xp)) * (1.0 + error)
-    is_near = terms > 0.5
-    near = _sum(xp.astype(is_near, x.dtype), axis=axis, xp=xp)
-    rest = _sum(xp.where(is_near, terms - 1.0, terms), axis=axis, xp=xp)
+    terms = (xp.exp(z) if w is None else _weighted_exp(z, w, xp=xp)) * (1.0 + error)
+    # XLA on the CPU takes no selection into a sum: so it makes the terms once, and not for each sum.
+    vanishes = outside | (z == -xp.inf)
+    terms, error = xp.where(vanishes, 0.0, terms), xp.where(vanishes, 0.0, error)
+    total = _sum(terms, axis=axis, xp=xp)
+    rest = _sum(terms - xp.round(terms), axis=axis, xp=xp)
+    whole = xp.round(total - rest)
+    size = total if w is None else _sum(xp.abs(terms), axis=axis, xp=xp)
 
-    undefined = top & (maximum == xp.inf) & (near - rest > 1.0)  # no limit for several +inf
-    z, terms = xp.where(undefined, xp.nan, z), xp.where(undefined, xp.nan, terms)
-    return _Terms(maximum, z, error, terms, near, rest, outside=scores == -xp.inf)
+    undefined = (z == 0.0) & (maximum == xp.inf) & (size > 1.0)  # no limit for several +inf
+    z = xp.where(undefined, xp.nan, z)
+    return _Terms(maximum, z, error, terms, whole, rest, size, outside)
 
 
-def _weighted_exp(z: Array, w: Array, scores: Array, *, xp: Namespace) -> Array:
+def _weighted_exp(z: Array, w: Array, *, xp: Namespace) -> Array:
     half = xp.exp(0.5 * z)  # so that a large weight and a small exponential meet halfway
-    return xp.where(scores == -xp.inf, 0.0, (w * half) * half)
+    return (w * half) * half
 
 
 def _support(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array, Array]:
@@ -290,9 +314,10 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
     Return z and an error with z + error = (x - maximum) / temperature to twice the precision.
 
     The rounding of x - M, half an ulp of a number that may be large, is what costs small
-    probabilities their last 6 to 9 bits; exp(z) (1 + error) returns them.
+    probabilities their last 6 to 9 bits; exp(z) (1 + error) returns them. It may be NaN where z
+    is infinite.
     """
-    shift = xp.where(xp.isfinite(maximum), maximum, 0.0)
+    shift = _finite(maximum, xp=xp)
     if temperature is not None:
         # Halves keep x - M from overflowing where the quotient does not; of small numbers, multiples
         # keep the error from being flushed to 0.
@@ -305,7 +330,12 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
         quotient, low = _quotient(z, temperature, xp=xp)
         lost = (z == -xp.inf) | ((temperature == 0.0) & (z <= 0.0))
         z, error = xp.where(lost, -xp.inf, quotient), low + error / temperature
+        error = xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where the temperature is 0 or inf
     return xp.where(maximum == xp.inf, -xp.inf, z), error
+
+
+def _finite(maximum: Array, *, xp: Namespace) -> Array:
+    return xp.where(xp.abs(maximum) == xp.inf, 0.0, maximum)
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
