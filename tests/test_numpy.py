@@ -76,6 +76,14 @@ def test_of_many_rows_in_float32_none_is_beyond_the_budget(n, spread):
         assert ulps.max() <= case.budget("float32"), name
 
 
+@every_function
+def test_numbers_longer_than_double_stay_as_long(function):
+    x = np.array([[1, 2, 4], [1000, -np.inf, 999]], "longdouble")
+    y = function(x, axis=-1)
+    assert y.dtype == x.dtype
+    np.testing.assert_allclose(y, function(x.astype(float), axis=-1), rtol=1e-15)
+
+
 def test_the_largest_score_has_the_largest_probability_though_exp_errs():
     low = np.random.default_rng(0).uniform(-3, 3, 200_000).astype("float32")
     x = np.stack([low, np.nextafter(low, np.float32(np.inf))], axis=1)

@@ -17,6 +17,7 @@ import numpy as np
 
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped, quiet
 from softmaxes._backends import _cotangents, _moderate, _ordinary
+from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
 from softmaxes._states import State
@@ -26,7 +27,7 @@ __all__ = ["by_rows"]
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
-    if f in FORMULAS and _is_plain(*arguments):
+    if f in FORMULAS and call.working in BOUNDS and _is_plain(*arguments):
         return _in_place(f, call, *arguments)
     k = len(call.axis)
     ndim = max(a.ndim for a in leaves(arguments))
