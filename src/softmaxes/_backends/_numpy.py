@@ -16,18 +16,24 @@ from typing import Any
 import numpy as np
 
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped, quiet
-from softmaxes._backends import _cotangents, _moderate, _ordinary
-from softmaxes._backends._moderate import BOUNDS
+from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary
+from softmaxes._backends._moderate import BOUNDS, FEW
 from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
 from softmaxes._states import State
 
 __all__ = ["by_rows"]
 
+WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
+COLUMNS = 4096  # that blocks of which stay in cache
+
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
     if f in FORMULAS and call.working in BOUNDS and _is_plain(*arguments):
+        for road in _of_few, _of_columns:
+            if (y := road(f, call, *arguments)) is not None:
+                return y
         return _in_place(f, call, *arguments)
     k = len(call.axis)
     ndim = max(a.ndim for a in leaves(arguments))
@@ -104,6 +110,58 @@ def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: 
 def _is_plain(arrays: Any, *_: Any) -> bool:
     # After the scores and their mask.
     return all(a is None for a in arrays[2:]) and arrays.x.size > 0
+
+
+def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
+    """Return the result where there is little to compute; None where there is more."""
+    x = arrays.x
+    if x.size > FEW or arrays.where is not None or state:
+        return None
+    if call.axis != (-1,) or x.dtype != call.dtype or not x.flags.c_contiguous:
+        return None
+    found = _moderate.sums_of_few(x.reshape(-1, x.shape[-1]))
+    if found is None:
+        return None
+    y = found.result(f).astype(call.dtype, copy=False)
+    return y.reshape((*x.shape[:-1], y.shape[-1]))
+
+
+def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
+    """Return the result where slices lie across wide rows of memory; None where they do not."""
+    x, axis = arrays.x, call.axis
+    if x.dtype != call.dtype or call.working != call.dtype or arrays.where is not None or state:
+        return None
+    first, stop = min(axis) + x.ndim, max(axis) + 1 + x.ndim
+    if not x.flags.c_contiguous or stop - first != len(axis):
+        return None
+    shape, between, inner = x.shape[:first], x.shape[first:stop], x.shape[stop:]
+    n, columns = math.prod(between), math.prod(inner)
+    if columns < WIDE or n == 1:
+        return None
+    x = x.reshape(-1, n, columns)
+    reduces = FORMULAS[f].reduces
+    out = np.empty((len(x), 1 if reduces else n, columns), call.dtype)
+    width = max(WIDE, TILE // n, COLUMNS)
+    parts = [(i, slice(j, j + width)) for i in range(len(x)) for j in range(0, columns, width)]
+    with np.errstate(all="ignore"):
+        each(partial(_fill_columns, f, call, x, out), parts)
+    return out.reshape(shape + ((1,) * len(axis) if reduces else between) + inner)
+
+
+def _fill_columns(
+    f: Callable[..., Array], call: Call, x: Array, out: Array, part: tuple[int, slice]
+) -> None:
+    i, columns = part
+    x, y = x[i][:, columns], out[i][:, columns]
+    found = _columns.sums(x, None if FORMULAS[f].reduces else y)
+    result = found.result(f)
+    if result is not y:
+        y[...] = result
+    left = np.flatnonzero(~found.are_right)
+    for some in _tiles(len(left), len(x)) if len(left) else []:
+        rows = np.empty((len(left[some]), len(y)), call.dtype)
+        _plain(f, call, (Arrays(x[:, left[some]].T),), rows, slice(None))
+        y[:, left[some]] = rows.T
 
 
 def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array:

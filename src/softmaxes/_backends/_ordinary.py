@@ -16,7 +16,7 @@ from softmaxes._arrays import Array
 from softmaxes._backends._sums import Sums, by_parts, free_of_nan, lowest, others, top
 from softmaxes._states import State
 
-__all__ = ["sums", "sums_given"]
+__all__ = ["sums", "sums_given", "terms"]
 
 LONG = 1024  # entries of a row, beside which what is done once for each row counts little
 
@@ -25,7 +25,7 @@ def sums(x: Array, out: Array) -> Sums:
     """Return the sums of rows, with the terms in out."""
     place = top(x)
     maximum = x.reshape(-1)[place][:, None]
-    by_parts(partial(_terms, maximum, masked=lowest(x) == -np.inf), x, out)
+    by_parts(partial(terms, maximum, masked=lowest(x) == -np.inf), x, out)
     rest = others(out, place)
     if np.isnan(rest).any():  # x - M left the range
         by_parts(free_of_nan, out)
@@ -36,16 +36,17 @@ def sums(x: Array, out: Array) -> Sums:
 def sums_given(state: State, x: Array, out: Array, *, has_terms: bool) -> Sums:
     """Return the sums of rows of which x is a piece, with its terms in out."""
     if has_terms:  # as if masked, for no sum tells of an -inf
-        by_parts(partial(_terms, state.maximum, masked=True), x, out)
+        by_parts(partial(terms, state.maximum, masked=True), x, out)
     rest = _states.excess(state, xp=np)
     are_right = np.isfinite(rest - state.maximum)
     return Sums(x, out, state.maximum, x.dtype.type(1.0), rest, rest, are_right)
 
 
-def _terms(maximum: Array, x: Array, out: Array, *, masked: bool) -> None:
+def terms(maximum: Array, x: Array, out: Array | None, *, masked: bool) -> Array:
+    """Return the terms, in out where there is one."""
     error, part = np.empty((2, *x.shape), x.dtype)
     z = np.subtract(x, maximum, out=out)
-    _error(x, maximum, out, error, part)
+    _error(x, maximum, z, error, part)
     if masked:
         z += error  # at most half an ulp, so this makes NaN of -inf, of which exp takes seven times as long
     np.exp(z, out=z)
@@ -53,6 +54,7 @@ def _terms(maximum: Array, x: Array, out: Array, *, masked: bool) -> None:
     z += error
     if masked:
         free_of_nan(z)
+    return z
 
 
 def _error(x: Array, maximum: Array, z: Array, error: Array, part: Array) -> None:

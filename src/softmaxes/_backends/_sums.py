@@ -8,6 +8,7 @@ term exp(x - M) largest, `rest` is the sum of the others, and `excess` is S - 1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +66,9 @@ class Formula(NamedTuple):
 
 
 def _softmax(s: Sums) -> Array:
-    terms = np.minimum(s.terms, s.largest, out=s.terms)  # exp need not keep the order of neighbours
+    terms = s.terms
+    if np.greater(terms, s.largest).any():  # exp need not keep the order of neighbours
+        np.minimum(terms, s.largest, out=terms)
     return np.divide(terms, s.largest + s.rest, out=terms)
 
 
@@ -107,7 +110,8 @@ def kept(x: Array, where: Array) -> Array:
 
 def top(x: Array) -> Array:
     """Return where the first maximum of each row is, or its first NaN, in x with one axis."""
-    return x.argmax(-1) + np.arange(0, x.size, x.shape[-1])
+    first = x.argmax(-1)
+    return first if len(first) == 1 else first + np.arange(0, x.size, x.shape[-1])
 
 
 def by_parts(f: Callable[..., Any], *rows: Array) -> list[Any]:
@@ -137,9 +141,11 @@ def others(terms: Array, top: Array) -> Array:
 
 
 def _reduced(f: np.ufunc, a: Array) -> Array:
+    if a.shape[-1] <= TILE:
+        return f.reduce(a, -1, None, None, True)
     # The parts of a long row are the same for every number of threads, and so are the bits.
-    found = by_parts(lambda part: f.reduce(part, -1, keepdims=True), a)
-    return found[0] if len(found) == 1 else f.reduce(np.concatenate(found, -1), -1, keepdims=True)
+    found = by_parts(partial(_reduced, f), a)
+    return f.reduce(np.concatenate(found, -1), -1, keepdims=True)
 
 
 def free_of_nan(terms: Array) -> None:
