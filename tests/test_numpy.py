@@ -183,9 +183,64 @@ def threads_used(monkeypatch):
     used = set()
     for road in (_moderate, _ordinary):
 
-        def noted(*arguments, terms=road._terms, **options):
+        def noted(*arguments, terms=road.terms, **options):
             used.add(threading.get_ident())
             return terms(*arguments, **options)
 
-        monkeypatch.setattr(road, "_terms", noted)
+        monkeypatch.setattr(road, "terms", noted)
     return used
+
+
+COLUMNS = {
+    "moderate": lambda x: x,
+    "wide": lambda x: 100 * x,
+    "far off": lambda x: x - 1e4,
+    "of many kinds": lambda x: x * np.where(np.arange(x.shape[-1]) % 3, 1, 100),
+    "with ties": np.round,
+    "with infinities": lambda x: np.where(x > 2, np.inf, np.where(x < -2, -np.inf, x)),
+    "with NaN": lambda x: np.where(x > 3, np.nan, x),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", COLUMNS)
+@every_function
+def test_columns_have_the_same_bits_as_rows(function, kind, dtype):
+    rng = np.random.default_rng(10)
+    for n in (2, 7, 8, 9, 127, 128, 129, 300, 1001):
+        x = COLUMNS[kind](rng.normal(size=(2, n, 40))).astype(dtype)
+        expected = function(np.ascontiguousarray(np.moveaxis(x, 1, -1)), axis=-1)
+        for found in function(x, axis=1), function(np.asfortranarray(x), axis=1):
+            found = found if function is sm.logsumexp else np.moveaxis(found, 1, -1)
+            np.testing.assert_array_equal(found, expected)
+
+
+@every_function
+def test_long_columns_have_the_same_bits_as_rows_for_every_number_of_threads(function, monkeypatch):
+    x = np.random.default_rng(11).normal(size=(_sums.TILE + 5, 16)).astype("float32")
+    x[::2, 3] = np.inf
+    expected = function(np.ascontiguousarray(x.T), axis=-1).T
+    for threads in (1, 2, 5):
+        monkeypatch.setenv("SOFTMAXES_NUM_THREADS", str(threads))
+        np.testing.assert_array_equal(function(x, axis=0), expected)
+
+
+@every_function
+def test_columns_of_adjacent_axes_have_the_same_bits_as_rows(function):
+    x = np.random.default_rng(12).normal(size=(3, 4, 5, 6, 7))
+    expected = function(np.ascontiguousarray(np.moveaxis(x, (1, 2), (-2, -1))), axis=(-2, -1))
+    found = function(x, axis=(1, 2))
+    if function is not sm.logsumexp:
+        found = np.moveaxis(found, (1, 2), (-2, -1))
+    np.testing.assert_array_equal(found, expected)
+    wide = np.random.default_rng(13).normal(size=(3, 20000)).astype("float32")
+    np.testing.assert_array_equal(function(wide, axis=0).T, function(wide.T.copy(), axis=-1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_function
+def test_a_few_entries_have_the_same_bits_as_many(function, dtype):
+    x = np.random.default_rng(14).normal(scale=5, size=(3, 8)).astype(dtype)
+    with np.errstate(all="raise"):
+        few = function(x, axis=-1)
+    np.testing.assert_array_equal(few, function(np.tile(x, (1000, 1)), axis=-1)[:3])

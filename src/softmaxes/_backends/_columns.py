@@ -7,7 +7,7 @@ the same. A column with several maxima is left to the rows, where the first of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeAlias
 
@@ -15,9 +15,10 @@ import numpy as np
 
 from softmaxes._arrays import Array
 from softmaxes._backends import _moderate, _ordinary
-from softmaxes._backends._sums import TILE, Sums
+from softmaxes._backends._sums import FORMULAS, TILE, Sums
+from softmaxes._backends._threads import each
 
-__all__ = ["sums"]
+__all__ = ["result", "sums"]
 
 BLOCK = 128  # entries of a row that NumPy adds in EIGHT running sums; of more it adds two halves
 EIGHT = 8
@@ -37,42 +38,85 @@ def sums(x: Array, out: Array | None) -> Sums:
     return Sums(x, out, maximum, x.dtype.type(1.0), rest, rest, np.isfinite(rest) & have_one)
 
 
+def result(f: Callable[..., Array], sums: Sums, out: Array) -> None:
+    """Write the result of a formula of `_primals` to out, where the terms may be."""
+    of, reduces, _ = FORMULAS[f]
+    if reduces:
+        out[...] = of(sums)
+    else:
+        each(lambda rows: of(sums._replace(x=sums.x[rows], terms=out[rows])), _parts(sums.x))
+
+
 def _exp(x: Array, out: Array | None) -> Array:
     return np.exp(x, out=out)
 
 
 def _others(terms: Terms, maximum: Array, x: Array, out: Array | None) -> tuple[Array, Array]:
     """Return the sums of the terms without those of the maxima, and which columns have but one."""
-    n, columns = x.shape
-    maxima = np.zeros(columns, np.intp)
+    columns = x.shape[-1]
 
-    def part(rows: slice) -> Array:
-        some = terms(x[rows], None if out is None else out[rows])
+    def some(rows: slice) -> tuple[Array, Array]:
+        part = terms(x[rows], None if out is None else out[rows])
         places = divmod(np.flatnonzero(x[rows] == maximum), columns)
-        np.add.at(maxima, places[1], 1)
-        largest = some[places]
-        some[places] = 0.0
-        total = _total(some)
-        some[places] = largest
-        return total
+        largest = part[places]
+        part[places] = 0.0
+        total = _total(part)
+        part[places] = largest
+        return total, places[1]
 
-    most = max(BLOCK, TILE // columns)
-    parts = [_halved(part, i, min(i + TILE, n), most) for i in range(0, n, TILE)]
-    return _total(np.stack(parts))[None], maxima[None] == 1
+    parts = _parts(x)
+    totals, maxima = zip(*each(some, parts), strict=True)
+    ends = range(0, len(x), TILE)  # as if of a row in parts
+    left = iter(totals)
+    rest = np.stack([_added(left, i, min(i + TILE, len(x)), _most(x)) for i in ends])
+    return _total(rest)[None], np.bincount(np.concatenate(maxima), minlength=columns)[None] == 1
+
+
+def _reduced(f: np.ufunc, x: Array) -> Array:
+    found = each(lambda rows: _by_eight(f, x[rows]), _parts(x))
+    return f.reduce(np.concatenate([np.concatenate(part) for part in found]), 0, keepdims=True)
+
+
+# The order in which NumPy adds a row --------------------------------------------------------------
+
+
+def _most(x: Array) -> int:
+    """Return how many rows a part may have that stays in cache."""
+    return max(BLOCK, TILE // x.shape[-1])
+
+
+def _parts(x: Array) -> list[slice]:
+    n = len(x)
+    return [rows for i in range(0, n, TILE) for rows in _halves(i, min(i + TILE, n), _most(x))]
+
+
+def _halves(start: int, stop: int, most: int) -> Iterator[slice]:
+    """Cut rows in two until no part has more than so many."""
+    if stop - start <= most:
+        yield slice(start, stop)
+    else:
+        middle = _middle(start, stop)
+        yield from _halves(start, middle, most)
+        yield from _halves(middle, stop, most)
+
+
+def _added(totals: Iterator[Array], start: int, stop: int, most: int) -> Array:
+    """Return what the totals of those parts add up to."""
+    if stop - start <= most:
+        return next(totals)
+    middle = _middle(start, stop)
+    return _added(totals, start, middle, most) + _added(totals, middle, stop, most)
+
+
+def _middle(start: int, stop: int) -> int:
+    half = (stop - start) // 2
+    return start + half - half % EIGHT
 
 
 def _total(a: Array) -> Array:
     """Return the sum of the rows."""
-    return _halved(lambda rows: _total_of_block(a[rows]), 0, len(a), BLOCK)
-
-
-def _halved(total: Callable[[slice], Array], start: int, stop: int, most: int) -> Array:
-    """Return what the totals of parts of at most so many rows add up to."""
-    n = stop - start
-    if n <= most:
-        return total(slice(start, stop))
-    middle = start + n // 2 - n // 2 % EIGHT
-    return _halved(total, start, middle, most) + _halved(total, middle, stop, most)
+    blocks = (_total_of_block(a[rows]) for rows in _halves(0, len(a), BLOCK))
+    return _added(blocks, 0, len(a), BLOCK)
 
 
 def _total_of_block(a: Array) -> Array:
@@ -85,13 +129,8 @@ def _total_of_block(a: Array) -> Array:
     return total
 
 
-def _reduced(f: np.ufunc, a: Array) -> Array:
-    if len(a) >= EIGHT:
-        a = np.concatenate(_by_eight(f, a))
-    return f.reduce(a, 0, keepdims=True)
-
-
 def _by_eight(f: np.ufunc, a: Array) -> tuple[Array, Array]:
     """Return every eighth row reduced together, and the rows that are left."""
     whole = len(a) - len(a) % EIGHT
-    return f.reduce(a[:whole].reshape(-1, EIGHT, a.shape[-1]), 0), a[whole:]
+    eight = a[:whole].reshape(-1, EIGHT, a.shape[-1])
+    return f.reduce(eight, 0) if whole else a[:0], a[whole:]

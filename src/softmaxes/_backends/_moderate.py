@@ -35,7 +35,7 @@ def sums(x: Array, out: Array) -> Sums:
         are_right = are_in_bounds(maximum, lowest(z, axis=-1))
     if not np.count_nonzero(are_right):
         return Sums(x, out, maximum, maximum, maximum, maximum, are_right)
-    by_parts(_terms, x, z, out)
+    by_parts(terms, x, z, out)
     return _of_terms(x, out, place, maximum, are_right)
 
 
@@ -72,7 +72,7 @@ def _without_infinities(x: Array, out: Array) -> None:
     out += x
 
 
-def _terms(x: Array, z: Array, out: Array) -> None:
+def terms(x: Array, z: Array, out: Array) -> None:
     np.exp(z, out=out)
     if z is not x:
         free_of_nan(out)

@@ -129,23 +129,26 @@ def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) 
 def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
     """Return the result where slices lie across wide rows of memory; None where they do not."""
     x, axis = arrays.x, call.axis
-    if x.dtype != call.dtype or call.working != call.dtype or arrays.where is not None or state:
+    if x.dtype != call.dtype or call.dtype != call.working or arrays.where is not None or state:
         return None
-    first, stop = min(axis) + x.ndim, max(axis) + 1 + x.ndim
-    if not x.flags.c_contiguous or stop - first != len(axis):
+    if not x.flags.c_contiguous:
+        if not x.flags.f_contiguous:
+            return None
+        turned = tuple(-1 - a - x.ndim for a in axis)
+        y = _of_columns(f, call._replace(axis=turned), Arrays(x.T))
+        return y if y is None else y.T
+    first, stop = x.ndim + min(axis), x.ndim + max(axis) + 1
+    n, columns = math.prod(x.shape[first:stop]), math.prod(x.shape[stop:])
+    if stop - first != len(axis) or n == 1 or columns < WIDE:
         return None
-    shape, between, inner = x.shape[:first], x.shape[first:stop], x.shape[stop:]
-    n, columns = math.prod(between), math.prod(inner)
-    if columns < WIDE or n == 1:
-        return None
+    shape = x.shape[:first] + (1,) * len(axis) + x.shape[stop:] if FORMULAS[f].reduces else x.shape
     x = x.reshape(-1, n, columns)
-    reduces = FORMULAS[f].reduces
-    out = np.empty((len(x), 1 if reduces else n, columns), call.dtype)
-    width = max(WIDE, TILE // n, COLUMNS)
+    out = np.empty((len(x), 1 if FORMULAS[f].reduces else n, columns), call.dtype)
+    width = columns if columns < 2 * COLUMNS else COLUMNS
     parts = [(i, slice(j, j + width)) for i in range(len(x)) for j in range(0, columns, width)]
     with np.errstate(all="ignore"):
         each(partial(_fill_columns, f, call, x, out), parts)
-    return out.reshape(shape + ((1,) * len(axis) if reduces else between) + inner)
+    return out.reshape(shape)
 
 
 def _fill_columns(
@@ -154,9 +157,7 @@ def _fill_columns(
     i, columns = part
     x, y = x[i][:, columns], out[i][:, columns]
     found = _columns.sums(x, None if FORMULAS[f].reduces else y)
-    result = found.result(f)
-    if result is not y:
-        y[...] = result
+    _columns.result(f, found, y)
     left = np.flatnonzero(~found.are_right)
     for some in _tiles(len(left), len(x)) if len(left) else []:
         rows = np.empty((len(left[some]), len(y)), call.dtype)
