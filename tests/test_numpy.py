@@ -230,11 +230,13 @@ def test_long_columns_have_the_same_bits_as_rows_for_every_number_of_threads(fun
 @every_function
 def test_columns_of_adjacent_axes_have_the_same_bits_as_rows(function):
     x = np.random.default_rng(12).normal(size=(16, 4, 5, 6, 7))
-    expected = function(np.ascontiguousarray(np.moveaxis(x, (1, 2), (-2, -1))), axis=(-2, -1))
-    for found in function(x, axis=(1, 2)), function(np.asfortranarray(x), axis=(1, 2)):
-        if function is not sm.logsumexp:
-            found = np.moveaxis(found, (1, 2), (-2, -1))
-        np.testing.assert_array_equal(found, expected)
+    for axis in (1, 2), (2, 1), (1,):
+        last = tuple(range(-len(axis), 0))
+        expected = function(np.ascontiguousarray(np.moveaxis(x, axis, last)), axis=last)
+        for order in "CF":
+            y = function(np.asarray(x, order=order), axis=axis)
+            y = y if function is sm.logsumexp else np.moveaxis(y, axis, last)
+            np.testing.assert_array_equal(y, expected)
     wide = np.random.default_rng(13).normal(size=(3, 20000)).astype("float32")
     np.testing.assert_array_equal(function(wide, axis=0).T, function(wide.T.copy(), axis=-1))
 

@@ -82,7 +82,7 @@ def _reduced(f: np.ufunc, x: Array) -> Array:
 
 def _most(x: Array) -> int:
     """Return how many rows a part may have that stays in cache."""
-    return max(BLOCK, TILE // x.shape[-1])
+    return max(BLOCK, TILE // int(x.shape[-1]))
 
 
 def _parts(x: Array) -> list[slice]:

@@ -132,14 +132,13 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
     if x.dtype != call.dtype or call.dtype != call.working or arrays.where is not None or state:
         return None
     if not x.flags.c_contiguous:
-        if not x.flags.f_contiguous:
+        if not x.flags.f_contiguous or len(axis) > 1:
             return None
-        turned = tuple(-1 - a - x.ndim for a in axis)
-        y = _of_columns(f, call._replace(axis=turned), Arrays(x.T))
+        y = _of_columns(f, call._replace(axis=(-1 - axis[0] - x.ndim,)), Arrays(x.T))
         return y if y is None else y.T
-    first, stop = x.ndim + min(axis), x.ndim + max(axis) + 1
+    first, stop = x.ndim + axis[0], x.ndim + axis[-1] + 1
     n, columns = math.prod(x.shape[first:stop]), math.prod(x.shape[stop:])
-    if stop - first != len(axis) or n == 1 or columns < WIDE:
+    if axis != tuple(range(axis[0], axis[-1] + 1)) or n == 1 or columns < WIDE:
         return None
     shape = x.shape[:first] + (1,) * len(axis) + x.shape[stop:] if FORMULAS[f].reduces else x.shape
     x = x.reshape(-1, n, columns)

@@ -142,7 +142,7 @@ def others(terms: Array, top: Array) -> Array:
 
 def _reduced(f: np.ufunc, a: Array) -> Array:
     if a.shape[-1] <= TILE:
-        return f.reduce(a, -1, None, None, True)
+        return f.reduce(a, -1, keepdims=True)
     # The parts of a long row are the same for every number of threads, and so are the bits.
     found = by_parts(partial(_reduced, f), a)
     return f.reduce(np.concatenate(found, -1), -1, keepdims=True)
