@@ -249,3 +249,18 @@ def test_a_few_entries_have_the_same_bits_as_many(function, dtype):
         with np.errstate(all="raise"):
             few = function(x, axis=-1)
         np.testing.assert_array_equal(few, function(np.tile(x, (1000, 1)), axis=-1)[:3])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", COLUMNS)
+@every_function
+def test_masked_entries_count_as_minus_infinity_to_the_last_bit(function, kind, dtype):
+    rng = np.random.default_rng(15)
+    x = COLUMNS[kind](rng.normal(size=(60, 700))).astype(dtype)
+    x[7], x[9, ::2] = -np.abs(x[7]), 0
+    for where in (rng.random(x.shape) < 0.7, rng.random((60, 1)) < 0.7, rng.random(700) < 0.7):
+        rows = np.where(where, x, -np.inf).astype(dtype)
+        for scores in x, np.where(where, x, np.nan).astype(dtype):
+            found = function(scores, axis=-1, where=where)
+            np.testing.assert_array_equal(found, function(rows, axis=-1))
+            np.testing.assert_array_equal(np.signbit(found), np.signbit(function(rows, axis=-1)))

@@ -40,7 +40,7 @@ def sums(x: Array, out: Array | None) -> Sums:
 
 def result(f: Callable[..., Array], sums: Sums, out: Array) -> None:
     """Write the result of a formula of `_primals` to out, where the terms may be."""
-    of, reduces, _ = FORMULAS[f]
+    of, reduces, *_ = FORMULAS[f]
     if reduces:
         out[...] = of(sums)
     else:

@@ -192,9 +192,14 @@ def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows:
     """Write the results of some rows, of each by the first of the roads that is right for it."""
     arrays, *state = matrices
     x = np.ascontiguousarray(arrays.x[rows], call.working)
-    if arrays.where is not None:
-        x = kept(x, _tile(arrays.where, call, rows))
     roads: tuple[Callable[..., Sums], ...] = _moderate.sums, _ordinary.sums
+    where = arrays.where
+    if where is not None:
+        where = np.broadcast_to(_tile(where, call, rows), x.shape)
+        if state or (FORMULAS[f].has_scores and call.working not in _moderate.STALLS):
+            x, where = kept(x, where), None
+        else:
+            roads = (partial(_moderate.sums_of_kept, where), *roads)
     if state:
         given = mapped(partial(_tile, call=call, rows=rows), state[0])
         roads = (partial(_ordinary.sums_given, given, has_terms=FORMULAS[f].has_terms),)
@@ -202,6 +207,8 @@ def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows:
         found = road(x, _place(x, out[rows]))
         count = np.count_nonzero(found.are_right)
         if count:
+            if where is not None and FORMULAS[f].has_scores:
+                found = found._replace(x=kept(x, where))
             y = found.result(f)
             if not np.may_share_memory(y, out):
                 out[rows] = y
@@ -209,6 +216,9 @@ def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows:
                 return
             are_left = ~found.are_right[:, 0]
             rows, x = np.arange(len(out))[rows][are_left], x[are_left]
+            where = where if where is None else where[are_left]
+        if where is not None:
+            x, where = kept(x, where), None
     _fill(f, call, matrices, out, rows)
 
 

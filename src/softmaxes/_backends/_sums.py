@@ -22,6 +22,7 @@ __all__ = [
     "TILE",
     "Formula",
     "Sums",
+    "bits_of",
     "by_parts",
     "free_of_nan",
     "kept",
@@ -50,7 +51,7 @@ class Sums(NamedTuple):
 
     def result(self, f: Callable[..., Array]) -> Array:
         """Return the result of a formula of `_primals`, which may overwrite the terms."""
-        of, reduces, _ = FORMULAS[f]
+        of, reduces, *_ = FORMULAS[f]
         if reduces or self.x.shape[-1] <= TILE:
             return of(self)
         by_parts(lambda x, terms: of(self._replace(x=x, terms=terms)), self.x, self.terms)
@@ -58,11 +59,12 @@ class Sums(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """The result by `of(sums)`, in the place of the terms unless it reduces."""
+    """The result by `of(sums)`, in the place of the terms unless it reduces, and what it is made of."""
 
     of: Callable[[Sums], Array]
     reduces: bool = False
     has_terms: bool = True
+    has_scores: bool = False
 
 
 def _softmax(s: Sums) -> Array:
@@ -94,18 +96,31 @@ def _excess(s: Sums) -> Array:
 FORMULAS: dict[Any, Formula] = {
     _primals.excess: Formula(_excess, reduces=True),
     _primals.softmax: Formula(_softmax),
-    _primals.log_softmax: Formula(_log_softmax),
+    _primals.log_softmax: Formula(_log_softmax, has_scores=True),
     _primals.logsumexp: Formula(_logsumexp, reduces=True),
     _states.Reading(_states.softmax): Formula(_softmax),
-    _states.Reading(_states.log_softmax): Formula(_log_softmax, has_terms=False),
+    _states.Reading(_states.log_softmax): Formula(_log_softmax, has_terms=False, has_scores=True),
 }
 
 
 def kept(x: Array, where: Array) -> Array:
     """Return x, -inf where it is masked; a NaN that is not becomes inf, no more ordinary than NaN."""
     # np.where and copyto branch, and on a mask without pattern cost ten times this.
-    bound = (where - x.dtype.type(0.5)) * x.dtype.type(np.inf)
-    return np.fmin(x, bound)
+    y = np.empty_like(x)
+    by_parts(_keep, x, where, y)
+    return y
+
+
+def _keep(x: Array, where: Array, out: Array) -> None:
+    np.subtract(where, x.dtype.type(0.5), out=out)
+    out *= x.dtype.type(np.inf)
+    np.fmin(x, out, out=out)
+
+
+def bits_of(where: Array, dtype: Any) -> Array:
+    """Return integers as long as the dtype, all bits of which are set where a mask is True."""
+    bits = where.view(np.int8).astype(f"i{dtype.itemsize}")
+    return np.negative(bits, out=bits)
 
 
 def top(x: Array) -> Array:
