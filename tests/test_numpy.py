@@ -24,6 +24,7 @@ def scores():
     """Scores of which some rows are not ordinary."""
     x = 5 * np.random.default_rng(3).standard_normal(LARGE, dtype="float32")
     x[::7, 0], x[3::50], x[5::90, :9] = np.inf, -np.inf, np.nan
+    x[1::9, 5], x[2::9, 6] = -np.inf, -500.0
     return x
 
 

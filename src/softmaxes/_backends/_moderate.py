@@ -56,8 +56,8 @@ def sums_of_kept(where: Array, x: Array, out: Array) -> Sums:
     maximum = z.reshape(-1)[place][:, None]  # of what is kept, if it exceeds the 0 of what is not
     are_right = _are_in_bounds(maximum, z) & (maximum > 0.0)
     if np.count_nonzero(are_right):
-        is_better = x.dtype in STALLS and _is_all_in_bounds(x)
-        by_parts(_terms_of_kept, x if is_better else z, bits, out)
+        stalls_less = x.dtype in STALLS and lowest(x) >= -BOUNDS[x.dtype]
+        by_parts(_terms_of_kept, x if stalls_less else z, bits, out)
     return _of_terms(z, out, place, maximum, are_right)
 
 
@@ -93,10 +93,6 @@ def _are_in_bounds(maximum: Array, x: Array) -> Array:
         return are_in_bounds(maximum, maximum)
     are_below &= x > -np.inf
     return are_in_bounds(maximum, maximum) & ~are_below.any(-1, keepdims=True)
-
-
-def _is_all_in_bounds(x: Array) -> bool:
-    return bool(np.maximum.reduce(x, None) <= BOUNDS[x.dtype] and lowest(x) >= -BOUNDS[x.dtype])
 
 
 def _of_terms(x: Array, terms: Array, place: Array, maximum: Array, are_right: Array) -> Sums:
