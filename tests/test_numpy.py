@@ -11,7 +11,7 @@ import softmaxes as sm
 from softmaxes._backends import _moderate, _numpy, _ordinary, _sums
 
 LARGE = (700, 1500)  # enough tiles for threads
-LONG = 3 * _sums.TILE + 5
+LONG = 3 * _sums.PART + 5
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_columns_have_the_same_bits_as_rows(function, kind, dtype):
 
 @every_function
 def test_long_columns_have_the_same_bits_as_rows_for_every_number_of_threads(function, monkeypatch):
-    x = np.random.default_rng(11).normal(size=(_sums.TILE + 5, 16)).astype("float32")
+    x = np.random.default_rng(11).normal(size=(_sums.PART + 5, 16)).astype("float32")
     x[::2, 3] = np.inf
     expected = function(np.ascontiguousarray(x.T), axis=-1).T
     for threads in (1, 2, 5):

@@ -24,6 +24,9 @@ from softmaxes._states import State
 
 __all__ = ["by_rows"]
 
+SMALL = (
+    1 << 17
+)  # entries of a tile of rows of any kind, of which about ten temporaries live at a time
 WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
 COLUMNS = 4096  # that blocks of which stay in cache
 
@@ -74,10 +77,10 @@ def _matrix(a: Array, shape: tuple[int, ...], k: int) -> Array:
     return a.reshape(math.prod(a.shape[:-k]), math.prod(a.shape[-k:]))
 
 
-def _tiles(rows: int, n: int) -> list[slice]:
-    if rows * n <= TILE:
+def _tiles(rows: int, n: int, entries: int = SMALL) -> list[slice]:
+    if rows * n <= entries:
         return [slice(rows)]
-    step = max(1, TILE // n)
+    step = max(1, entries // n)
     return [slice(i, i + step) for i in range(0, rows, step)]
 
 
@@ -175,8 +178,9 @@ def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State
         state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
         state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
     out = _empty(moved, x, call, reduces=reduces)
+    tiles = _tiles(*x.shape, entries=min(max(SMALL, x.size // 8), TILE))  # enough for some threads
     with np.errstate(all="ignore"):
-        each(partial(_plain, f, call, (Arrays(x, where), *state), out), _tiles(*x.shape))
+        each(partial(_plain, f, call, (Arrays(x, where), *state), out), tiles)
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
 
 

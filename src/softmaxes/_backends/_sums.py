@@ -19,6 +19,7 @@ from softmaxes._backends._threads import each
 
 __all__ = [
     "FORMULAS",
+    "PART",
     "TILE",
     "Formula",
     "Sums",
@@ -31,8 +32,8 @@ __all__ = [
     "top",
 ]
 
-TILE = 1 << 17  # entries; of rows of any kind about ten temporaries of a tile live at a time
-
+TILE = 1 << 19  # entries, at the most, of rows that are worked in place
+PART = 1 << 18  # entries of a part of a longer row
 
 # With the number 0, fmax takes three times as long.
 ZEROS = {np.dtype(t): np.zeros(TILE, t) for t in (np.float32, np.float64)}
@@ -52,7 +53,7 @@ class Sums(NamedTuple):
     def result(self, f: Callable[..., Array]) -> Array:
         """Return the result of a formula of `_primals`, which may overwrite the terms."""
         of, reduces, *_ = FORMULAS[f]
-        if reduces or self.x.shape[-1] <= TILE:
+        if reduces or self.x.shape[-1] <= PART:
             return of(self)
         by_parts(lambda x, terms: of(self._replace(x=x, terms=terms)), self.x, self.terms)
         return self.terms
@@ -125,16 +126,24 @@ def bits_of(where: Array, dtype: Any) -> Array:
 
 def top(x: Array) -> Array:
     """Return where the first maximum of each row is, or its first NaN, in x with one axis."""
-    first = x.argmax(-1)
+    firsts = by_parts(lambda part: part.argmax(-1), x)
+    first = firsts[0] if len(firsts) == 1 else _first_of(firsts, x)
     return first if len(first) == 1 else first + np.arange(0, x.size, x.shape[-1])
+
+
+def _first_of(firsts: list[Array], x: Array) -> Array:
+    """Return where the first maximum is, of the first ones in the parts of rows."""
+    places = np.stack(firsts, -1) + PART * np.arange(len(firsts))
+    best = np.take_along_axis(x, places, -1).argmax(-1)
+    return np.take_along_axis(places, best[:, None], -1)[:, 0]
 
 
 def by_parts(f: Callable[..., Any], *rows: Array) -> list[Any]:
     """Return f of the parts of rows that fit in cache: several of a long row alone."""
     n = rows[0].shape[-1]
-    if n <= TILE:
+    if n <= PART:
         return [f(*rows)]
-    parts = [slice(i, i + TILE) for i in range(0, n, TILE)]
+    parts = [slice(i, i + PART) for i in range(0, n, PART)]
     return each(lambda part: f(*(a[:, part] for a in rows)), parts)
 
 
@@ -156,7 +165,7 @@ def others(terms: Array, top: Array) -> Array:
 
 
 def _reduced(f: np.ufunc, a: Array) -> Array:
-    if a.shape[-1] <= TILE:
+    if a.shape[-1] <= PART:
         return f.reduce(a, -1, keepdims=True)
     # The parts of a long row are the same for every number of threads, and so are the bits.
     found = by_parts(partial(_reduced, f), a)
