@@ -1,6 +1,7 @@
 """What is NumPy's own: moderate and ordinary rows in place, and threads."""
 
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import softmaxes as sm
 from softmaxes._backends import _moderate, _numpy, _ordinary, _sums
 
 LARGE = (700, 1500)  # enough tiles for threads
-LONG = 3 * _sums.PART + 5
+LONG = 3 * _sums.TILE + 5
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ def test_columns_have_the_same_bits_as_rows(function, kind, dtype):
 
 @every_function
 def test_long_columns_have_the_same_bits_as_rows_for_every_number_of_threads(function, monkeypatch):
-    x = np.random.default_rng(11).normal(size=(_sums.PART + 5, 16)).astype("float32")
+    x = np.random.default_rng(11).normal(size=(_sums.TILE + 5, 16)).astype("float32")
     x[::2, 3] = np.inf
     expected = function(np.ascontiguousarray(x.T), axis=-1).T
     for threads in (1, 2, 5):
@@ -265,3 +266,17 @@ def test_masked_entries_count_as_minus_infinity_to_the_last_bit(function, kind, 
             found = function(scores, axis=-1, where=where)
             np.testing.assert_array_equal(found, function(rows, axis=-1))
             np.testing.assert_array_equal(np.signbit(found), np.signbit(function(rows, axis=-1)))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 16 * _sums.TILE), (16, _sums.TILE), (_sums.TILE // 64, 1024)]
+)
+def test_logsumexp_needs_little_memory_beside_its_input(shape, monkeypatch):
+    monkeypatch.setenv("SOFTMAXES_NUM_THREADS", "2")
+    x = np.random.default_rng(16).normal(size=shape).astype("float32")
+    for scores in x, 100 * x:
+        tracemalloc.start()
+        sm.logsumexp(scores, axis=-1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 0.8 * x.nbytes

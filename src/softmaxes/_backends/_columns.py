@@ -15,7 +15,7 @@ import numpy as np
 
 from softmaxes._arrays import Array
 from softmaxes._backends import _moderate, _ordinary
-from softmaxes._backends._sums import FORMULAS, PART, Sums
+from softmaxes._backends._sums import FORMULAS, TILE, Sums
 from softmaxes._backends._threads import each
 
 __all__ = ["result", "sums"]
@@ -31,7 +31,7 @@ def sums(x: Array, out: Array | None) -> Sums:
     maximum, lowest = _reduced(np.maximum, x), _reduced(np.minimum, x)
     are_moderate = _moderate.are_in_bounds(maximum, lowest)
     if np.count_nonzero(are_moderate):
-        rest, have_one = _others(_exp, maximum, x, out)
+        rest, have_one = _others(_moderate.terms, maximum, x, out)
         return _moderate.of_rest(x, out, maximum, np.exp(maximum), rest, are_moderate & have_one)
     terms = partial(_ordinary.terms, maximum, masked=False)
     rest, have_one = _others(terms, maximum, x, out)
@@ -45,10 +45,6 @@ def result(f: Callable[..., Array], sums: Sums, out: Array) -> None:
         out[...] = of(sums)
     else:
         each(lambda rows: of(sums._replace(x=sums.x[rows], terms=out[rows])), _parts(sums.x))
-
-
-def _exp(x: Array, out: Array | None) -> Array:
-    return np.exp(x, out=out)
 
 
 def _others(terms: Terms, maximum: Array, x: Array, out: Array | None) -> tuple[Array, Array]:
@@ -66,9 +62,9 @@ def _others(terms: Terms, maximum: Array, x: Array, out: Array | None) -> tuple[
 
     parts = _parts(x)
     totals, maxima = zip(*each(some, parts), strict=True)
-    ends = range(0, len(x), PART)  # as if of a row in parts
+    ends = range(0, len(x), TILE)  # as if of a row in parts
     left = iter(totals)
-    rest = np.stack([_added(left, i, min(i + PART, len(x)), _most(x)) for i in ends])
+    rest = np.stack([_added(left, i, min(i + TILE, len(x)), _most(x)) for i in ends])
     return _total(rest)[None], np.bincount(np.concatenate(maxima), minlength=columns)[None] == 1
 
 
@@ -82,12 +78,12 @@ def _reduced(f: np.ufunc, x: Array) -> Array:
 
 def _most(x: Array) -> int:
     """Return how many rows a part may have that stays in cache."""
-    return max(BLOCK, PART // int(x.shape[-1]))
+    return max(BLOCK, TILE // int(x.shape[-1]))
 
 
 def _parts(x: Array) -> list[slice]:
     n = len(x)
-    return [rows for i in range(0, n, PART) for rows in _halves(i, min(i + PART, n), _most(x))]
+    return [rows for i in range(0, n, TILE) for rows in _halves(i, min(i + TILE, n), _most(x))]
 
 
 def _halves(start: int, stop: int, most: int) -> Iterator[slice]:

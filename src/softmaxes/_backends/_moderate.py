@@ -7,11 +7,22 @@ The terms are exp(x). Nothing is shifted, so there is no rounding of a shift to 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from softmaxes._arrays import Array
-from softmaxes._backends._sums import Sums, bits_of, by_parts, free_of_nan, lowest, others, top
+from softmaxes._backends._sums import (
+    Sums,
+    bits_of,
+    by_parts,
+    free_of_nan,
+    lowest,
+    others,
+    top,
+    with_others,
+)
 
 __all__ = [
     "BOUNDS",
@@ -34,39 +45,34 @@ BOUNDS = {np.dtype(t): 0.7 * math.log(np.finfo(t).max) for t in (np.float32, np.
 STALLS = (np.dtype(np.float64),)
 
 
-def sums(x: Array, out: Array) -> Sums:
-    """Return the sums of rows, with the terms in out."""
+def sums(x: Array, out: Array | None) -> Sums:
+    """Return the sums of rows, with the terms in out if there is one."""
     place = top(x)
     maximum = x.reshape(-1)[place][:, None]
-    z = x
-    if x.dtype in STALLS and lowest(x) == -np.inf:
-        z = out
-        by_parts(_without_infinities, x, z)
-    are_right = _are_in_bounds(maximum, z)
-    if np.count_nonzero(are_right):
-        by_parts(terms, x, z, out)
-    return _of_terms(x, out, place, maximum, are_right)
+    are_right = _are_in_bounds(maximum, x)
+    masked = x.dtype in STALLS and bool(lowest(x) == -np.inf)
+    return _sums(partial(terms, masked=masked), place, maximum, are_right, out, x)
 
 
-def sums_of_kept(where: Array, x: Array, out: Array) -> Sums:
+def sums_of_kept(where: Array, x: Array, out: Array | None) -> Sums:
     """Return the sums of rows that are moderate where a mask keeps them, and above 0 somewhere."""
     z, bits = np.empty_like(x), np.empty(x.shape, f"i{x.itemsize}")
     by_parts(_keep_bits, where, x, bits, z)
     place = top(z)
     maximum = z.reshape(-1)[place][:, None]  # of what is kept, if it exceeds the 0 of what is not
     are_right = _are_in_bounds(maximum, z) & (maximum > 0.0)
-    if np.count_nonzero(are_right):
-        stalls_less = x.dtype in STALLS and lowest(x) >= -BOUNDS[x.dtype]
-        by_parts(_terms_of_kept, x if stalls_less else z, bits, out)
-    return _of_terms(z, out, place, maximum, are_right)
+    stalls_less = x.dtype in STALLS and lowest(x) >= -BOUNDS[x.dtype]
+    scores = x if stalls_less else z
+    return _sums(_terms_of_kept, place, maximum, are_right, out, scores, bits)
 
 
 def sums_of_few(x: Array) -> Sums | None:
     """Return the sums of a few rows all of which are so moderate that no error state is raised."""
     if not np.maximum.reduce(np.abs(x), None) <= BOUNDS[x.dtype] / 4.0:
         return None
-    place = top(x)
-    return _of_terms(x, np.exp(x), place, x.reshape(-1)[place][:, None], np.True_)
+    place, found = top(x), np.exp(x)
+    maximum, largest = x.reshape(-1)[place][:, None], found.reshape(-1)[place][:, None]
+    return of_rest(x, found, maximum, largest, others(found, place), np.True_)
 
 
 def are_in_bounds(maximum: Array, lowest: Array) -> Array:
@@ -88,28 +94,34 @@ def _are_in_bounds(maximum: Array, x: Array) -> Array:
     low, bound = lowest(x), BOUNDS[x.dtype]
     if low >= -bound:
         return are_in_bounds(maximum, low)
-    are_below = x < -bound
-    if np.count_nonzero(are_below) == np.count_nonzero(x == -np.inf):
-        return are_in_bounds(maximum, maximum)
-    are_below &= x > -np.inf
-    return are_in_bounds(maximum, maximum) & ~are_below.any(-1, keepdims=True)
+    far = by_parts(lambda x: ((x < -bound) & (x > -np.inf)).any(-1, keepdims=True), x)
+    return are_in_bounds(maximum, maximum) & ~np.logical_or.reduce(far)
 
 
-def _of_terms(x: Array, terms: Array, place: Array, maximum: Array, are_right: Array) -> Sums:
-    largest = terms.reshape(-1)[place][:, None]
-    return of_rest(x, terms, maximum, largest, others(terms, place), are_right)
+def _sums(
+    terms: Callable[..., Array],
+    place: Array,
+    maximum: Array,
+    are_right: Array,
+    out: Array | None,
+    x: Array,
+    *more: Array,
+) -> Sums:
+    if not np.count_nonzero(are_right):
+        return Sums(x, out, maximum, maximum, maximum, maximum, are_right)
+    found, rest = with_others(terms, place, out, x, *more)
+    return of_rest(x, found, maximum, np.exp(maximum), rest, are_right)
 
 
-def _without_infinities(x: Array, out: Array) -> None:
-    """Write x, with NaN for -inf."""
-    np.subtract(x, x, out=out)
-    out += x
-
-
-def terms(x: Array, z: Array, out: Array) -> None:
-    np.exp(z, out=out)
-    if z is not x:
-        free_of_nan(out)
+def terms(x: Array, out: Array | None, *, masked: bool = False) -> Array:
+    """Return the terms, in out if there is one."""
+    if not masked:
+        return np.exp(x, out=out)
+    z = np.subtract(x, x, out=out)
+    z += x  # NaN for -inf
+    np.exp(z, out=z)
+    free_of_nan(z)
+    return z
 
 
 def _keep_bits(where: Array, x: Array, bits: Array, z: Array) -> None:
@@ -118,7 +130,8 @@ def _keep_bits(where: Array, x: Array, bits: Array, z: Array) -> None:
     np.bitwise_and(x.view(bits.dtype), bits, out=z.view(bits.dtype))
 
 
-def _terms_of_kept(z: Array, bits: Array, out: Array) -> None:
-    np.exp(z, out=out)
-    terms = out.view(bits.dtype)
-    terms &= bits
+def _terms_of_kept(z: Array, bits: Array, out: Array | None) -> Array:
+    terms = np.exp(z, out=out)
+    kept = terms.view(bits.dtype)
+    kept &= bits
+    return terms

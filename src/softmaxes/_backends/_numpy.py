@@ -178,7 +178,9 @@ def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State
         state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
         state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
     out = _empty(moved, x, call, reduces=reduces)
-    tiles = _tiles(*x.shape, entries=min(max(SMALL, x.size // 8), TILE))  # enough for some threads
+    tiles = _tiles(
+        len(x), x.shape[-1], entries=min(max(SMALL, x.size // 8), TILE)
+    )  # enough for some threads
     with np.errstate(all="ignore"):
         each(partial(_plain, f, call, (Arrays(x, where), *state), out), tiles)
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
@@ -208,7 +210,7 @@ def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows:
         given = mapped(partial(_tile, call=call, rows=rows), state[0])
         roads = (partial(_ordinary.sums_given, given, has_terms=FORMULAS[f].has_terms),)
     for road in roads:
-        found = road(x, _place(x, out[rows]))
+        found = road(x, None if FORMULAS[f].reduces else _place(x, out[rows]))
         count = np.count_nonzero(found.are_right)
         if count:
             if where is not None and FORMULAS[f].has_scores:

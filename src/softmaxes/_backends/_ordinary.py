@@ -13,7 +13,7 @@ import numpy as np
 
 from softmaxes import _states
 from softmaxes._arrays import Array
-from softmaxes._backends._sums import Sums, by_parts, free_of_nan, lowest, others, top
+from softmaxes._backends._sums import Sums, by_parts, free_of_nan, lowest, top, with_others
 from softmaxes._states import State
 
 __all__ = ["sums", "sums_given", "terms"]
@@ -21,16 +21,15 @@ __all__ = ["sums", "sums_given", "terms"]
 LONG = 1024  # entries of a row, beside which what is done once for each row counts little
 
 
-def sums(x: Array, out: Array) -> Sums:
-    """Return the sums of rows, with the terms in out."""
+def sums(x: Array, out: Array | None) -> Sums:
+    """Return the sums of rows, with the terms in out if there is one."""
     place = top(x)
     maximum = x.reshape(-1)[place][:, None]
-    by_parts(partial(terms, maximum, masked=lowest(x) == -np.inf), x, out)
-    rest = others(out, place)
-    if np.isnan(rest).any():  # x - M left the range
-        by_parts(free_of_nan, out)
-        rest = others(out, place)
-    return Sums(x, out, maximum, x.dtype.type(1.0), rest, rest, np.isfinite(maximum))
+    masked = bool(lowest(x) == -np.inf)
+    found, rest = with_others(partial(terms, maximum, masked=masked), place, out, x)
+    if np.isnan(rest).any() and not masked:  # x - M left the range
+        found, rest = with_others(partial(terms, maximum, masked=True), place, out, x)
+    return Sums(x, found, maximum, x.dtype.type(1.0), rest, rest, np.isfinite(maximum))
 
 
 def sums_given(state: State, x: Array, out: Array, *, has_terms: bool) -> Sums:

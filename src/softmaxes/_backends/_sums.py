@@ -19,7 +19,6 @@ from softmaxes._backends._threads import each
 
 __all__ = [
     "FORMULAS",
-    "PART",
     "TILE",
     "Formula",
     "Sums",
@@ -30,20 +29,20 @@ __all__ = [
     "lowest",
     "others",
     "top",
+    "with_others",
 ]
 
-TILE = 1 << 19  # entries, at the most, of rows that are worked in place
-PART = 1 << 18  # entries of a part of a longer row
+TILE = 1 << 18  # entries of rows that are worked in place, and of a part of a longer row
 
 # With the number 0, fmax takes three times as long.
 ZEROS = {np.dtype(t): np.zeros(TILE, t) for t in (np.float32, np.float64)}
 
 
 class Sums(NamedTuple):
-    """Of rows x, the terms in their place; `are_right` tells for which rows the rest is right."""
+    """Of rows x, the terms, if they are kept; `are_right` tells for which rows the rest is right."""
 
     x: Array
-    terms: Array
+    terms: Array | None
     maximum: Array
     largest: Array
     rest: Array
@@ -53,7 +52,7 @@ class Sums(NamedTuple):
     def result(self, f: Callable[..., Array]) -> Array:
         """Return the result of a formula of `_primals`, which may overwrite the terms."""
         of, reduces, *_ = FORMULAS[f]
-        if reduces or self.x.shape[-1] <= PART:
+        if reduces or self.x.shape[-1] <= TILE:
             return of(self)
         by_parts(lambda x, terms: of(self._replace(x=x, terms=terms)), self.x, self.terms)
         return self.terms
@@ -69,7 +68,7 @@ class Formula(NamedTuple):
 
 
 def _softmax(s: Sums) -> Array:
-    terms = s.terms
+    terms: Array = s.terms
     if np.greater(terms, s.largest).any():  # exp need not keep the order of neighbours
         np.minimum(terms, s.largest, out=terms)
     return np.divide(terms, s.largest + s.rest, out=terms)
@@ -126,14 +125,13 @@ def bits_of(where: Array, dtype: Any) -> Array:
 
 def top(x: Array) -> Array:
     """Return where the first maximum of each row is, or its first NaN, in x with one axis."""
-    firsts = by_parts(lambda part: part.argmax(-1), x)
-    first = firsts[0] if len(firsts) == 1 else _first_of(firsts, x)
+    first = x.argmax(-1) if x.shape[-1] <= TILE else _first_of_parts(x)
     return first if len(first) == 1 else first + np.arange(0, x.size, x.shape[-1])
 
 
-def _first_of(firsts: list[Array], x: Array) -> Array:
-    """Return where the first maximum is, of the first ones in the parts of rows."""
-    places = np.stack(firsts, -1) + PART * np.arange(len(firsts))
+def _first_of_parts(x: Array) -> Array:
+    firsts = by_parts(lambda part: part.argmax(-1), x)
+    places = np.stack(firsts, -1) + TILE * np.arange(len(firsts))
     best = np.take_along_axis(x, places, -1).argmax(-1)
     return np.take_along_axis(places, best[:, None], -1)[:, 0]
 
@@ -141,9 +139,9 @@ def _first_of(firsts: list[Array], x: Array) -> Array:
 def by_parts(f: Callable[..., Any], *rows: Array) -> list[Any]:
     """Return f of the parts of rows that fit in cache: several of a long row alone."""
     n = rows[0].shape[-1]
-    if n <= PART:
+    if n <= TILE:
         return [f(*rows)]
-    parts = [slice(i, i + PART) for i in range(0, n, PART)]
+    parts = [slice(i, i + TILE) for i in range(0, n, TILE)]
     return each(lambda part: f(*(a[:, part] for a in rows)), parts)
 
 
@@ -152,6 +150,29 @@ def lowest(x: Array, axis: int | None = None) -> Array:
     if axis is None:
         x = x.reshape(1, -1)
     return _reduced(np.fmin, x)
+
+
+def with_others(
+    terms: Callable[..., Array], top: Array, out: Array | None, *rows: Array
+) -> tuple[Array | None, Array]:
+    """
+    Return the terms of rows, and their sums without those of the first maxima.
+
+    The terms are in out if there is one; if not, those of a long row alone are not kept.
+    """
+    n = rows[0].shape[-1]
+    if n <= TILE:
+        found = terms(*rows, out)
+        return found, others(found, top)
+
+    def of_part(start: int) -> Array:
+        stop = min(start + TILE, n)
+        some = terms(*(a if a is None else a[:, start:stop] for a in (*rows, out)))
+        return others(some, top[(start <= top) & (top < stop)] - start)
+
+    # The parts are the same for every number of threads, and so are the bits.
+    found = np.concatenate(each(of_part, list(range(0, n, TILE))), -1)
+    return out, np.add.reduce(found, -1, keepdims=True)
 
 
 def others(terms: Array, top: Array) -> Array:
@@ -165,9 +186,8 @@ def others(terms: Array, top: Array) -> Array:
 
 
 def _reduced(f: np.ufunc, a: Array) -> Array:
-    if a.shape[-1] <= PART:
+    if a.shape[-1] <= TILE:
         return f.reduce(a, -1, keepdims=True)
-    # The parts of a long row are the same for every number of threads, and so are the bits.
     found = by_parts(partial(_reduced, f), a)
     return f.reduce(np.concatenate(found, -1), -1, keepdims=True)
 
