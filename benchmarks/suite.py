@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import re
 import statistics
@@ -37,6 +38,8 @@ from softmaxes._cli.report import track
 from softmaxes._cli.timing import CLOCKS, turns
 
 RESULTS = Path(__file__).parent / "results"
+# What chooses instructions or memory; said with the results where it is set.
+SETTINGS = ("NPY_DISABLE_CPU_FEATURES", "ATEN_CPU_CAPABILITY", "XLA_FLAGS", "GLIBC_TUNABLES")
 PACKAGES = ("softmaxes", "numpy", "scipy", "jax", "torch")
 FACES = ("softmax", "log_softmax")
 BY_LENGTH = "softmax by length"
@@ -275,8 +278,13 @@ GROUPS: dict[str, Callable[[], Iterator[Pair | Measure]]] = {
 
 
 def by_length(clock: str) -> list[dict[str, Any]]:
-    """Return the times of softmax for each entry, one row of each length."""
+    """Return the times of softmax of one row of each length, of a copy and of the exponential alone."""
     points = []
+    for n in LENGTHS:
+        x = scores((n,))
+        times = turns(partial(np.exp, x), x.copy, clock=clock, count=5)
+        points.append({"library": "numpy.exp alone", "n": n, "s": times.ours})
+        points.append({"library": "a copy", "n": n, "s": times.theirs})
     for library, n in product(libraries(), LENGTHS):
         x = library.array(scores((n,)))
         ours, theirs = (
@@ -297,6 +305,7 @@ def write(to: Path, measures: list[Measure], lengths: list[dict[str, Any]], cloc
         "machine": f"{processor()}, {jax.local_device_count()} JAX device, {torch.get_num_threads()} threads",
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
+        **{name: os.environ[name] for name in SETTINGS if name in os.environ},
         "clock": clock,
     }
     records = {
@@ -348,7 +357,7 @@ def plot(points: list[dict[str, Any]], to: Path) -> None:
     )
     for library in dict.fromkeys(point["library"] for point in points):
         of = [point for point in points if point["library"] == library]
-        style = "-" if library.startswith("softmaxes") else "--"
+        style = {"softmaxes": "-", "numpy.exp": ":", "a": ":"}.get(library.split()[0], "--")
         n = np.array([point["n"] for point in of])
         axes.plot(n, 1e9 * np.array([point["s"] for point in of]) / n, style, label=library)
     axes.legend(fontsize="small")

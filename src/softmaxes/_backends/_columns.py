@@ -28,7 +28,7 @@ Terms: TypeAlias = Callable[[Array, Array | None], Array]
 
 def sums(x: Array, out: Array | None) -> Sums:
     """Return the sums of columns, with the terms in out if there is one."""
-    maximum, lowest = _reduced(np.maximum, x), _reduced(np.minimum, x)
+    maximum, lowest = _extremes(x)
     are_moderate = _moderate.are_in_bounds(maximum, lowest)
     if np.count_nonzero(are_moderate):
         rest, have_one = _others(_moderate.terms, maximum, x, out)
@@ -68,9 +68,18 @@ def _others(terms: Terms, maximum: Array, x: Array, out: Array | None) -> tuple[
     return _total(rest)[None], np.bincount(np.concatenate(maxima), minlength=columns)[None] == 1
 
 
-def _reduced(f: np.ufunc, x: Array) -> Array:
-    found = each(lambda rows: _by_eight(f, x[rows]), _parts(x))
-    return f.reduce(np.concatenate([np.concatenate(part) for part in found]), 0, keepdims=True)
+def _extremes(x: Array) -> list[Array]:
+    """Return the maximum and the minimum of each column."""
+    both = np.maximum, np.minimum
+    found = each(lambda rows: [_reduced(f, x[rows]) for f in both], _parts(x))
+    return [
+        _reduced(f, np.concatenate(a)) for f, a in zip(both, zip(*found, strict=True), strict=True)
+    ]
+
+
+def _reduced(f: np.ufunc, a: Array) -> Array:
+    eight, others = _by_eight(f, a)
+    return f.reduce(np.concatenate([eight, others]), 0, keepdims=True)
 
 
 # The order in which NumPy adds a row --------------------------------------------------------------
