@@ -9,10 +9,15 @@ from cases import CASES, every_function
 from regimes import REGIMES, regime, seeded
 
 import softmaxes as sm
-from softmaxes._backends import _moderate, _numpy, _ordinary, _sums
+from softmaxes._backends import _moderate, _numpy, _ordinary, _sums, _threads
 
-LARGE = (700, 1500)  # enough tiles for threads
+LARGE = (700, 1500)  # several tiles
 LONG = 3 * _sums.TILE + 5
+
+
+@pytest.fixture(autouse=True)
+def several_parts_are_worked_in_threads(monkeypatch):
+    monkeypatch.setattr(_threads, "FEW", 3)
 
 
 @pytest.fixture

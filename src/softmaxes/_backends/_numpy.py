@@ -178,9 +178,7 @@ def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State
         state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
         state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
     out = _empty(moved, x, call, reduces=reduces)
-    tiles = _tiles(
-        len(x), x.shape[-1], entries=min(max(SMALL, x.size // 8), TILE)
-    )  # enough for some threads
+    tiles = _tiles(len(x), x.shape[-1], entries=TILE)
     with np.errstate(all="ignore"):
         each(partial(_plain, f, call, (Arrays(x, where), *state), out), tiles)
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)

@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["each"]
 
-FEW = 3  # parts, below which threads cost more to start than they save
+FEW = 16  # parts, below which threads cost more than they save
 
 
 def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
