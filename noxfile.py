@@ -140,6 +140,21 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def against(session: nox.Session) -> None:
+    """Time this version in turns with another revision, and fail where it has become slower."""
+    revision, *_ = session.posargs or ["HEAD"]
+    session.install(".", *groups("bench"))
+    other = Path(session.create_tmp(), "other").resolve()
+    shutil.rmtree(other, ignore_errors=True)
+    session.run("git", "worktree", "prune", external=True)
+    session.run("git", "worktree", "add", "--detach", str(other), revision, external=True)
+    try:
+        session.run("python", "benchmarks/against.py", str(other / "src"))
+    finally:
+        session.run("git", "worktree", "remove", "--force", str(other), external=True)
+
+
+@nox.session(default=False)
 def cluster(session: nox.Session) -> None:
     """Measure time and memory of Dask on a cluster of processes, with an array larger than memory."""
     session.install(".", *groups("dask"))

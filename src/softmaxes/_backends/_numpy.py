@@ -24,11 +24,10 @@ from softmaxes._states import State
 
 __all__ = ["by_rows"]
 
-SMALL = (
-    1 << 17
-)  # entries of a tile of rows of any kind, of which about ten temporaries live at a time
+SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
 WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
 COLUMNS = 4096  # that blocks of which stay in cache
+MATRIX = 1 << 13  # entries, below which the calls of NumPy for each of several count most
 
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
@@ -143,6 +142,8 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
     n, columns = math.prod(x.shape[first:stop]), math.prod(x.shape[stop:])
     if axis != tuple(range(axis[0], axis[-1] + 1)) or n == 1 or columns < WIDE:
         return None
+    if n * columns < min(x.size, MATRIX):
+        return None
     shape = x.shape[:first] + (1,) * len(axis) + x.shape[stop:] if FORMULAS[f].reduces else x.shape
     x = x.reshape(-1, n, columns)
     out = np.empty((len(x), 1 if FORMULAS[f].reduces else n, columns), call.dtype)
@@ -194,19 +195,7 @@ def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
 
 def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: Any) -> None:
     """Write the results of some rows, of each by the first of the roads that is right for it."""
-    arrays, *state = matrices
-    x = np.ascontiguousarray(arrays.x[rows], call.working)
-    roads: tuple[Callable[..., Sums], ...] = _moderate.sums, _ordinary.sums
-    where = arrays.where
-    if where is not None:
-        where = np.broadcast_to(_tile(where, call, rows), x.shape)
-        if state or (FORMULAS[f].has_scores and call.working not in _moderate.STALLS):
-            x, where = kept(x, where), None
-        else:
-            roads = (partial(_moderate.sums_of_kept, where), *roads)
-    if state:
-        given = mapped(partial(_tile, call=call, rows=rows), state[0])
-        roads = (partial(_ordinary.sums_given, given, has_terms=FORMULAS[f].has_terms),)
+    x, where, roads = _roads(f, call, matrices, rows)
     for road in roads:
         found = road(x, None if FORMULAS[f].reduces else _place(x, out[rows]))
         count = np.count_nonzero(found.are_right)
@@ -224,6 +213,27 @@ def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows:
         if where is not None:
             x, where = kept(x, where), None
     _fill(f, call, matrices, out, rows)
+
+
+def _roads(
+    f: Callable[..., Array], call: Call, matrices: Any, rows: Any
+) -> tuple[Array, Array | None, tuple[Callable[..., Sums], ...]]:
+    """Return some rows, the mask that the first of the roads takes, and the roads."""
+    arrays, *state = matrices
+    x, where, formula = (
+        np.ascontiguousarray(arrays.x[rows], call.working),
+        arrays.where,
+        FORMULAS[f],
+    )
+    if where is not None:
+        where = np.broadcast_to(_tile(where, call, rows), x.shape)
+        if state or (formula.has_scores and call.working not in _moderate.STALLS):
+            x, where = kept(x, where), None
+    if state:
+        given = mapped(partial(_tile, call=call, rows=rows), state[0])
+        return x, None, (partial(_ordinary.sums_given, given, has_terms=formula.has_terms),)
+    roads = _moderate.sums, _ordinary.sums
+    return x, where, roads if where is None else (partial(_moderate.sums_of_kept, where), *roads)
 
 
 def _place(x: Array, y: Array) -> Array:
