@@ -40,7 +40,6 @@ FEW = 2048  # entries, below which the calls of NumPy count, not the work they d
 # So far below the largest number that in float32 a sum of e^26 exponentials does not reach it.
 BOUNDS = {np.dtype(t): 0.7 * math.log(np.finfo(t).max) for t in (np.float32, np.float64)}
 
-
 # Where NumPy takes the exponential of one number after the other, which -inf or many a 0 would stall.
 STALLS = (np.dtype(np.float64),)
 

@@ -145,11 +145,9 @@ def by_parts(f: Callable[..., Any], *rows: Array) -> list[Any]:
     return each(lambda part: f(*(a[:, part] for a in rows)), parts)
 
 
-def lowest(x: Array, axis: int | None = None) -> Array:
-    """Return the lowest score, of each row or of all, that is not NaN."""
-    if axis is None:
-        x = x.reshape(1, -1)
-    return _reduced(np.fmin, x)
+def lowest(x: Array) -> Array:
+    """Return the lowest score of all rows that is not NaN."""
+    return _reduced(np.fmin, x.reshape(1, -1))
 
 
 def with_others(
