@@ -32,6 +32,7 @@ LEVELS = (
 SEAM = {
     "numpy": {
         "_backends/_numpy.py",
+        "_backends/_columns.py",
         "_backends/_cotangents.py",
         "_backends/_moderate.py",
         "_backends/_ordinary.py",
