@@ -48,9 +48,9 @@ def pytest(session: nox.Session, *arguments: str, backends: str) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Test on NumPy, array-api-strict, JAX and PyTorch, with coverage and docstring examples."""
+    """Test on NumPy, array-api-strict, JAX and PyTorch, and run the examples of docstrings."""
     session.install("-e.", *groups("test", "torch"))
-    everything = ("--cov", "--doctest-modules", "src", "tests")
+    everything = ("--doctest-modules", "src", "tests")
     pytest(session, *SELECTED, "-m", "not slow", *everything, backends=TOGETHER)
 
 
