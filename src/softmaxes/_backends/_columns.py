@@ -7,6 +7,7 @@ the same. A column with several maxima is left to the rows, where the first of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeAlias
@@ -18,8 +19,10 @@ from softmaxes._backends import _moderate, _ordinary
 from softmaxes._backends._sums import FORMULAS, TILE, Sums
 from softmaxes._backends._threads import each
 
-__all__ = ["result", "sums"]
+__all__ = ["LONGEST", "result", "sums"]
 
+# Before 2.3, NumPy added a row in pieces of 8192 entries, and these one after the other.
+LONGEST = math.inf if np.lib.NumpyVersion(np.__version__) >= "2.3.0" else 8192
 BLOCK = 128  # entries of a row that NumPy adds in EIGHT running sums; of more it adds two halves
 EIGHT = 8
 

@@ -142,7 +142,7 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
     n, columns = math.prod(x.shape[first:stop]), math.prod(x.shape[stop:])
     if axis != tuple(range(axis[0], axis[-1] + 1)) or n == 1 or columns < WIDE:
         return None
-    if n * columns < min(x.size, MATRIX):
+    if n > _columns.LONGEST or n * columns < min(x.size, MATRIX):
         return None
     shape = x.shape[:first] + (1,) * len(axis) + x.shape[stop:] if FORMULAS[f].reduces else x.shape
     x = x.reshape(-1, n, columns)
