@@ -387,6 +387,26 @@ def test_a_derivative_of_a_gradient_is_not_computed_by_numpy(torch):
         assert_agree(torch, [twice[0]], [torch.autograd.forward_ad.unpack_dual(g).tangent])
 
 
+def test_autograd_is_asked_where_a_derivative_may_be_and_nowhere_else(torch, monkeypatch):
+    from softmaxes._backends import _torch
+
+    x = torch.tensor([1.0, 2.0, 4.0])
+    expected = sm.softmax(x)
+    moving = x.clone().requires_grad_()
+    assert sm.softmax(moving).requires_grad
+
+    def refuse(*_):
+        raise AssertionError("autograd was asked")
+
+    monkeypatch.setattr(_torch.Function, "apply", refuse)
+    assert torch.equal(sm.softmax(x), expected)
+    with torch.no_grad():
+        assert torch.equal(sm.softmax(moving), expected)
+    for ask in (lambda: sm.softmax(moving), lambda: torch.func.jacfwd(sm.softmax)(x)):
+        with pytest.raises(AssertionError, match="autograd was asked"):
+            ask()
+
+
 def test_what_is_recorded_is_not_computed_by_numpy(torch):
     # The result would stand in the record as a constant.
     from torch.fx.experimental.proxy_tensor import make_fx

@@ -40,6 +40,11 @@ Flat: TypeAlias = Sequence[Array]
 def apply(rule: Rule, call: Call) -> Array:
     """Return the rule's function of the call's arrays."""
     keep_from_the_compiler()
+    if not torch.compiler.is_compiling() and not _shared.can_move(call.arrays):
+        f = _OfScores(rule, call.axis, call.working, call.dtype)
+        y = _shared.by_rows(rule.primal, call.axis, call.working, f.wide(call.arrays))
+        if y is not None:
+            return y.to(call.dtype)
     return applied(rule.primal.__name__, call.axis, call.working, call.dtype, call.arrays)
 
 
