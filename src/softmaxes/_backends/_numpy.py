@@ -32,7 +32,7 @@ MATRIX = 1 << 13  # entries, below which the calls of NumPy for each of several 
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
-    if f in FORMULAS and call.working in BOUNDS and _is_plain(*arguments):
+    if f in FORMULAS and np.dtype(call.working) in BOUNDS and _is_plain(*arguments):
         for road in _of_few, _of_columns:
             if (y := road(f, call, *arguments)) is not None:
                 return y
