@@ -151,7 +151,7 @@ def log_softmax(x: Array, state: State, *, xp: Namespace) -> Array:
     total = excess(state, xp=xp)
     z, _ = _gaps(x, state.maximum, None, xp=xp)
     z = xp.where(x == xp.inf, xp.where(total > 0.0, xp.nan, 0.0), z)  # several +inf: no limit
-    return xp.where(x == -xp.inf, -xp.inf, z - xp.log1p(total))
+    return xp.where(x == -xp.inf, -xp.inf, -(xp.log1p(total) - z))  # -0 where it rounds to 0
 
 
 def softmax_jvp(
