@@ -24,7 +24,7 @@ from softmaxes._arrays import (
 from softmaxes._backends import _numpy
 from softmaxes._rules import Rule
 
-__all__ = ["apply", "by_the_standard", "compute", "evaluate", "of_products", "value"]
+__all__ = ["apply", "by_the_standard", "compute", "evaluate", "factor", "of_products", "value"]
 
 
 def value(rule: Rule, call: Call) -> Array:
@@ -92,6 +92,15 @@ def of_products(xp: Namespace) -> Any:
     from softmaxes._backends import _products
 
     return _products
+
+
+def factor(a: Array, *, xp: Namespace) -> Array:
+    """Return an array as the matrix products of its library take it."""
+    if library(xp) == "dask.array":
+        from softmaxes._backends import _dask
+
+        return _dask.without_empty_chunks(a)
+    return a
 
 
 def compute(

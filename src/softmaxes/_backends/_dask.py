@@ -40,14 +40,14 @@ from softmaxes._arrays import (
 from softmaxes._primals import excess, maximum
 from softmaxes._rules import Rule
 
-__all__ = ["apply", "evaluate", "silenced"]
+__all__ = ["apply", "evaluate", "silenced", "without_empty_chunks"]
 
 OnChunks: TypeAlias = Callable[..., Any]  # of the call in the library of the chunks, and of these
 
 
 def apply(rule: Rule, call: Call) -> Array:
     """Return the rule's function of the call's arrays."""
-    arrays = mapped(_without_empty_chunks, call.arrays)
+    arrays = mapped(without_empty_chunks, call.arrays)
     formula = getattr(_states, rule.primal.__name__, None)
     has_options = any(a is not None for a in arrays[2:])  # beside x and where
     if formula is None or has_options or _are_whole(call, arrays):
@@ -61,7 +61,7 @@ def apply(rule: Rule, call: Call) -> Array:
 
 def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), computed in the working precision."""
-    arguments = mapped(_without_empty_chunks, arguments)
+    arguments = mapped(without_empty_chunks, arguments)
     if not _are_whole(call, arguments):
         y = _backends.by_the_standard(f, call._replace(xp=XP), *arguments)
         return silenced(y, arguments)
@@ -102,7 +102,7 @@ def _are_whole(call: Call, arguments: Any) -> bool:
     return all(a.numblocks[axis] == 1 for a in leaves(arguments) for axis in call.axis)
 
 
-def _without_empty_chunks(a: Array) -> Array:
+def without_empty_chunks(a: Array) -> Array:
     # Dask broadcasts any axis of length 1, and takes it to be one chunk.
     for axis, lengths in enumerate(a.chunks):
         filled = [i for i, n in enumerate(lengths) if n != 0] or [0]

@@ -13,10 +13,11 @@ is computed anew from the factors, whatever is asked: nothing is kept of a value
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from softmaxes._arrays import Array, Arrays, Call, Factors, Namespace, Product, mapped, quiet
-from softmaxes._backends import apply, evaluate
+from softmaxes._backends import apply, evaluate, factor
 from softmaxes._rules import Rule, ingredients
 
 __all__ = ["hvp", "pullback", "pushforward", "values"]
@@ -125,7 +126,8 @@ class _Tile(NamedTuple):
 
 def _tiles(product: Product) -> Iterator[_Tile]:
     call = product.call
-    factors = mapped(call.in_working_precision, product.factors)
+    factors = mapped(partial(factor, xp=call.xp), product.factors)
+    factors = mapped(call.in_working_precision, factors)
     step, _ = product.tiles(BUDGET)
     n = factors.features.shape[-2]
     for start in range(0, max(n, 1), step):
