@@ -119,7 +119,7 @@ def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) 
     x = arrays.x
     if x.size > FEW or arrays.where is not None or state:
         return None
-    if call.axis != (-1,) or x.dtype != call.dtype or not x.flags.c_contiguous:
+    if call.axis != (-1,) or not x.dtype == call.dtype == call.working or not x.flags.c_contiguous:
         return None
     found = _moderate.sums_of_few(x.reshape(-1, x.shape[-1]))
     if found is None:
