@@ -38,9 +38,9 @@ def floors() -> list[str]:
     return [requirement.replace(">=", "==") for requirement in stated]
 
 
-def pytest(session: nox.Session, *arguments: str, backends: str) -> None:
+def pytest(session: nox.Session, *arguments: str, backends: str, **environment: str) -> None:
     """Run pytest on all cores, with these array libraries."""
-    environment = {"SOFTMAXES_TEST_BACKENDS": backends}
+    environment["SOFTMAXES_TEST_BACKENDS"] = backends
     # Neighbours share what JAX has compiled, so each worker begins with half of the tests in a row.
     arguments = ("-n", "auto", "--dist", "worksteal", *arguments, *session.posargs)
     session.run("pytest", *arguments, env=environment)
@@ -67,6 +67,13 @@ def backend(session: nox.Session, library: str) -> None:
     """Test with one array library installed and no other."""
     session.install("-e.", *groups("test-base", library))
     pytest(session, "tests", backends=library)
+
+
+@nox.session(default=False)
+def compiled(session: nox.Session) -> None:
+    """Test NumPy in loops that Numba compiles."""
+    session.install("-e.", *groups("test-base", "numba"))
+    pytest(session, "tests", backends="numpy", SOFTMAXES_NUMBA="1")
 
 
 @nox.session(default=False)

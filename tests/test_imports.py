@@ -29,12 +29,14 @@ LEVELS = (
 )
 
 # Who may say `import` for a library; the command line is a user of the package and has its own file for JAX.
+NUMBA = ("__init__", "_columns", "_cotangents", "_numbers", "_rows", "_slices")
 SEAM = {
     "numpy": {
         "_backends/_numpy.py",
         "_backends/_columns.py",
         "_backends/_cotangents.py",
         "_backends/_moderate.py",
+        *(f"_backends/_numba/{name}.py" for name in NUMBA),
         "_backends/_ordinary.py",
         "_backends/_sums.py",
         "_backends/_torch_shared.py",
@@ -47,6 +49,7 @@ SEAM = {
     },
     "torch": {"_backends/_torch.py", "_backends/_torch_shared.py"},
     "dask": {"_backends/_dask.py"},
+    "numba": {"_backends/_numba/_numbers.py"},
     "cupy": set(),
     "array_api_strict": set(),
 }

@@ -19,7 +19,7 @@ from softmaxes._backends import _moderate, _ordinary
 from softmaxes._backends._sums import FORMULAS, TILE, Sums
 from softmaxes._backends._threads import each
 
-__all__ = ["LONGEST", "result", "sums"]
+__all__ = ["LONGEST", "columns", "width"]
 
 # Before 2.3, NumPy added a row in pieces of 8192 entries, and these one after the other.
 LONGEST = math.inf if np.lib.NumpyVersion(np.__version__) >= "2.3.0" else 8192
@@ -29,7 +29,20 @@ EIGHT = 8
 Terms: TypeAlias = Callable[[Array, Array | None], Array]
 
 
-def sums(x: Array, out: Array | None) -> Sums:
+def columns(f: Callable[..., Array], x: Array, out: Array, part: slice) -> Array:
+    """Write the results of some columns to out, and return for which they are right."""
+    x, out = x[:, part], out[:, part]
+    found = _sums(x, None if FORMULAS[f].reduces else out)
+    _result(f, found, out)
+    return found.are_right
+
+
+def width(n: int) -> int:
+    """Return how many columns of so many entries to work at once, so that blocks stay in cache."""
+    return 4096
+
+
+def _sums(x: Array, out: Array | None) -> Sums:
     """Return the sums of columns, with the terms in out if there is one."""
     maximum, lowest = _extremes(x)
     are_moderate = _moderate.are_in_bounds(maximum, lowest)
@@ -41,7 +54,7 @@ def sums(x: Array, out: Array | None) -> Sums:
     return Sums(x, out, maximum, x.dtype.type(1.0), rest, rest, np.isfinite(rest) & have_one)
 
 
-def result(f: Callable[..., Array], sums: Sums, out: Array) -> None:
+def _result(f: Callable[..., Array], sums: Sums, out: Array) -> None:
     """Write the result of a formula of `_primals` to out, where the terms may be."""
     of, reduces, *_ = FORMULAS[f]
     if reduces:

@@ -13,6 +13,7 @@ import numpy as np
 
 from softmaxes import _rules
 from softmaxes._arrays import Array, Arrays
+from softmaxes._backends._compiled import loops
 from softmaxes._backends._sums import others, top
 
 __all__ = ["FORMULAS", "of_rows"]
@@ -31,6 +32,9 @@ def of_rows(f: Any, p: Array, arrays: Arrays, u: Array) -> tuple[Array, Array] |
     options = arrays[2:] if takes_a_mask else arrays[1:]
     if p.size == 0 or u.shape != p.shape or any(a is not None for a in options):
         return None
+    if loops() is not None:
+        by_loops: tuple[Array, Array] = loops().cotangents(f, p, u)
+        return by_loops
     place = top(p)
     largest = p.reshape(-1)[place]
     is_dominant = largest > 0.5

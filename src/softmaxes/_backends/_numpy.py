@@ -17,6 +17,7 @@ import numpy as np
 
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped, quiet
 from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary
+from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS, FEW
 from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
@@ -26,14 +27,13 @@ __all__ = ["by_rows"]
 
 SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
 WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
-COLUMNS = 4096  # that blocks of which stay in cache
 MATRIX = 1 << 13  # entries, below which the calls of NumPy for each of several count most
 
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
     if f in FORMULAS and np.dtype(call.working) in BOUNDS and _is_plain(*arguments):
-        for road in _of_few, _of_columns:
+        for road in _of_few if loops() is None else _of_one_tile, _of_columns:
             if (y := road(f, call, *arguments)) is not None:
                 return y
         return _in_place(f, call, *arguments)
@@ -44,7 +44,7 @@ def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     matrices = mapped(partial(_matrix, shape=shape, k=k), moved)
     rows, n = math.prod(shape[:-k]), math.prod(shape[-k:])
 
-    first, *others = _tiles(rows, n)
+    first, *others = _tiles(rows, n, SMALL if loops() is None else loops().TILE)
     with quiet(np):
         y = _general(f, call, matrices, first)
         out = np.empty((rows, y.shape[-1]), call.dtype)
@@ -128,9 +128,25 @@ def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) 
     return y.reshape((*x.shape[:-1], y.shape[-1]))
 
 
+def _of_one_tile(
+    f: Callable[..., Array], call: Call, arrays: Arrays, *state: State
+) -> Array | None:
+    """Return the result by one call of compiled loops; None where there is more to do."""
+    x = arrays.x
+    if x.size > loops().TILE or arrays.where is not None or state:
+        return None
+    if call.axis != (-1,) or not x.dtype == call.dtype == call.working or not x.flags.c_contiguous:
+        return None
+    matrix = x.reshape(-1, x.shape[-1])
+    y = _empty(matrix, matrix, call, reduces=FORMULAS[f].reduces)
+    if not loops().rows(f, None, matrix, y).are_right.all():
+        return None
+    return y.reshape((*x.shape[:-1], y.shape[-1]))
+
+
 def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
     """Return the result where slices lie across wide rows of memory; None where they do not."""
-    x, axis = arrays.x, call.axis
+    x, axis, by = arrays.x, call.axis, loops() or _columns
     if x.dtype != call.dtype or call.dtype != call.working or arrays.where is not None or state:
         return None
     if not x.flags.c_contiguous:
@@ -142,12 +158,12 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
     n, columns = math.prod(x.shape[first:stop]), math.prod(x.shape[stop:])
     if axis != tuple(range(axis[0], axis[-1] + 1)) or n == 1 or columns < WIDE:
         return None
-    if n > _columns.LONGEST or n * columns < min(x.size, MATRIX):
+    if n > by.LONGEST or n * columns < min(x.size, MATRIX):
         return None
     shape = x.shape[:first] + (1,) * len(axis) + x.shape[stop:] if FORMULAS[f].reduces else x.shape
     x = x.reshape(-1, n, columns)
     out = np.empty((len(x), 1 if FORMULAS[f].reduces else n, columns), call.dtype)
-    width = columns if columns < 2 * COLUMNS else COLUMNS
+    width = columns if columns < 2 * by.width(n) else by.width(n)
     parts = [(i, slice(j, j + width)) for i in range(len(x)) for j in range(0, columns, width)]
     with np.errstate(all="ignore"):
         each(partial(_fill_columns, f, call, x, out), parts)
@@ -158,10 +174,9 @@ def _fill_columns(
     f: Callable[..., Array], call: Call, x: Array, out: Array, part: tuple[int, slice]
 ) -> None:
     i, columns = part
+    are_right = (loops() or _columns).columns(f, x[i], out[i], columns)
     x, y = x[i][:, columns], out[i][:, columns]
-    found = _columns.sums(x, None if FORMULAS[f].reduces else y)
-    _columns.result(f, found, y)
-    left = np.flatnonzero(~found.are_right)
+    left = np.flatnonzero(~are_right)
     for some in _tiles(len(left), len(x)) if len(left) else []:
         rows = np.empty((len(left[some]), len(y)), call.dtype)
         _plain(f, call, (Arrays(x[:, left[some]].T),), rows, slice(None))
@@ -179,7 +194,7 @@ def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State
         state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
         state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
     out = _empty(moved, x, call, reduces=reduces)
-    tiles = _tiles(len(x), x.shape[-1], entries=TILE)
+    tiles = _tiles(len(x), x.shape[-1], TILE if loops() is None else loops().TILE)
     with np.errstate(all="ignore"):
         each(partial(_plain, f, call, (Arrays(x, where), *state), out), tiles)
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
@@ -220,15 +235,16 @@ def _roads(
 ) -> tuple[Array, Array | None, tuple[Callable[..., Sums], ...]]:
     """Return some rows, the mask that the first of the roads takes, and the roads."""
     arrays, *state = matrices
-    x, where, formula = (
-        np.ascontiguousarray(arrays.x[rows], call.working),
-        arrays.where,
-        FORMULAS[f],
-    )
+    x = np.ascontiguousarray(arrays.x[rows], call.working)
+    formula, where = FORMULAS[f], arrays.where
     if where is not None:
         where = np.broadcast_to(_tile(where, call, rows), x.shape)
-        if state or (formula.has_scores and call.working not in _moderate.STALLS):
-            x, where = kept(x, where), None
+    if loops() is not None and not state:
+        mask = where if where is None else np.ascontiguousarray(where)
+        return x, None, (partial(loops().rows, f, mask),)
+    is_simpler = formula.has_scores and call.working not in _moderate.STALLS
+    if where is not None and (state or is_simpler):
+        x, where = kept(x, where), None
     if state:
         given = mapped(partial(_tile, call=call, rows=rows), state[0])
         return x, None, (partial(_ordinary.sums_given, given, has_terms=formula.has_terms),)

@@ -19,10 +19,23 @@ def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
         return [work(part) for part in parts]
     from concurrent.futures import ThreadPoolExecutor
 
-    # Started for this call and gone with it: nothing is left for a fork to copy.
-    with ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(copy_context().run, work, part) for part in parts]
-        return [one.result() for one in running]
+    results, left, lock = [None] * len(parts), iter(range(len(parts))), threading.Lock()
+
+    def take() -> int | None:
+        with lock:
+            return next(left, None)
+
+    def share() -> None:
+        while (i := take()) is not None:
+            results[i] = work(parts[i])
+
+    # Started for this call, beside this thread, and gone with it: nothing is left for a fork to copy.
+    with ThreadPoolExecutor(workers - 1) as pool:
+        others = [pool.submit(copy_context().run, share) for _ in range(workers - 1)]
+        share()
+        for one in others:
+            one.result()
+    return results
 
 
 def _allowed() -> int:
