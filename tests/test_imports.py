@@ -38,6 +38,7 @@ SEAM = {
         "_backends/_moderate.py",
         *(f"_backends/_numba/{name}.py" for name in NUMBA),
         "_backends/_ordinary.py",
+        "_backends/_row.py",
         "_backends/_sums.py",
         "_backends/_torch_shared.py",
     },

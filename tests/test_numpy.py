@@ -13,6 +13,7 @@ from regimes import REGIMES, regime, seeded
 import softmaxes as sm
 from softmaxes._backends import _columns, _moderate, _numpy, _ordinary, _sums, _threads
 from softmaxes._backends._compiled import loops
+from softmaxes._backends._moderate import BOUNDS
 
 LARGE = (700, 1500)  # several tiles
 LONG = 3 * _sums.TILE + 5
@@ -265,6 +266,36 @@ def test_a_few_entries_have_the_same_bits_as_many(function, dtype):
         with np.errstate(all="raise"):
             few = function(x, axis=-1)
         np.testing.assert_array_equal(few, function(np.tile(x, (1000, 1)), axis=-1)[:3])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", COLUMNS)
+@every_function
+def test_one_row_alone_has_the_same_bits_as_among_many(function, kind, dtype):
+    rng = np.random.default_rng(17)
+    for n in (1, 2, 8, 9, 127, 300, 2048, 2049):
+        x = COLUMNS[kind](rng.normal(scale=4, size=(20, n))).astype(dtype)
+        x[:2] = np.array([[0.25], [31]]) * BOUNDS[x.dtype] * rng.choice([-1, 1, 0.5], n)
+        expected = function(np.tile(x, (1 + 3000 // n, 1)), axis=-1)[: len(x)]
+        with np.errstate(all="raise"):
+            for row, y in zip(x, expected, strict=True):
+                for alone in row, row[::-1].copy()[::-1], row.astype(row.dtype.newbyteorder()):
+                    found = function(alone, axis=0)
+                    np.testing.assert_array_equal(found, y)
+                    zero = y == 0
+                    np.testing.assert_array_equal(np.signbit(found)[zero], np.signbit(y)[zero])
+                    assert type(found) is type(y)
+                    assert found.dtype == row.dtype
+
+
+def test_one_row_alone_keeps_the_largest_probability_though_exp_errs():
+    low = np.random.default_rng(0).uniform(-3, 3, 20_000).astype("float32")
+    x = np.stack([low, np.nextafter(low, np.float32(np.inf))], axis=1)
+    rows = x[np.diff(np.exp(x))[:, 0] < 0]
+    assert len(rows) > 0
+    for row in rows:
+        low, high = sm.softmax(row)
+        assert low <= high
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -1,10 +1,10 @@
-"""What users call: the signature, the docstring, one check, one line of work."""
+"""What users call: the signature, the docstring, one line of work."""
 
 from __future__ import annotations
 
 from softmaxes import _rules
-from softmaxes._arrays import Array, Axis, checked
-from softmaxes._backends import value
+from softmaxes._arrays import Array, Axis
+from softmaxes._backends import called
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
@@ -94,8 +94,7 @@ def softmax(
     [[0.26894142 0.73105858]
      [0.         0.        ]]
     """
-    call = checked(x=x, axis=axis, where=where, temperature=temperature)
-    return value(_rules.softmax, call)
+    return called(_rules.softmax, "x", x, axis, where=where, temperature=temperature)
 
 
 def log_softmax(
@@ -175,8 +174,7 @@ def log_softmax(
     >>> print(sm.log_softmax([0.0, -40.0]))
     [-4.24835426e-18 -4.00000000e+01]
     """
-    call = checked(x=x, axis=axis, where=where, temperature=temperature)
-    return value(_rules.log_softmax, call)
+    return called(_rules.log_softmax, "x", x, axis, where=where, temperature=temperature)
 
 
 def logsumexp(
@@ -265,5 +263,4 @@ def logsumexp(
     >>> print(sm.logsumexp([0.0, -40.0]))
     4.248354255291589e-18
     """
-    call = checked(x=x, axis=axis, where=where, weights=weights, keepdims=keepdims)
-    return value(_rules.logsumexp, call)
+    return called(_rules.logsumexp, "x", x, axis, keepdims, where=where, weights=weights)

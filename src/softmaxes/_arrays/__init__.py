@@ -5,7 +5,15 @@ The only package that asks array-api-compat. Every error names the argument, wha
 was expected.
 """
 
-from softmaxes._arrays._calls import Arrays, Call, checked, checked_like
+from softmaxes._arrays._calls import (
+    Arrays,
+    Call,
+    Outline,
+    call_without_scores,
+    checked,
+    checked_like,
+    outlined,
+)
 from softmaxes._arrays._kinds import (
     Array,
     Namespace,
@@ -29,8 +37,10 @@ __all__ = [
     "Call",
     "Factors",
     "Namespace",
+    "Outline",
     "Product",
     "broadcast",
+    "call_without_scores",
     "checked",
     "checked_alike",
     "checked_like",
@@ -44,6 +54,7 @@ __all__ = [
     "library",
     "mapped",
     "namespace_of",
+    "outlined",
     "quiet",
     "shape_of",
     "unwrapped",

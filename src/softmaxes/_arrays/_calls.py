@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from softmaxes._arrays._kinds import (
     REQUIRED,
@@ -35,7 +35,18 @@ from softmaxes._arrays._shapes import (
 )
 from softmaxes._arrays._trees import mapped
 
-__all__ = ["Arrays", "Call", "checked", "checked_like"]
+__all__ = [
+    "Arrays",
+    "Call",
+    "Outline",
+    "call_without_scores",
+    "checked",
+    "checked_like",
+    "outlined",
+]
+
+# Of scores alone: dtype, shape, axis, keepdims, library. All calls that share it are worked alike.
+Outline: TypeAlias = tuple[Any, tuple[int, ...], int | None, bool, Namespace]
 
 
 class Arrays(NamedTuple):
@@ -96,33 +107,37 @@ def checked(*, axis: Any, keepdims: Any = False, **arguments: Any) -> Call:
     The first of the arguments are the scores, under the name that the function gives them.
     """
     (name, x), *others = arguments.items()
-    if all(value is None and option not in REQUIRED for option, value in others):
-        call = _of_scores_alone(name, x, axis, keepdims)
-        if call is not None:
-            return call
-    return _of_any(name, x, dict(others), axis, keepdims)
+    options = dict(others)
+    required = any(option in REQUIRED for option in options)
+    outline = None if required else outlined(x, axis, keepdims, options)
+    call = None if outline is None else call_without_scores(name, outline)
+    if call is None:
+        return _of_any(name, x, options, axis, keepdims)
+    return call._replace(arrays=Arrays(x))
 
 
-def _of_scores_alone(name: str, x: Any, axis: Any, keepdims: Any) -> Call | None:
-    """Return the call of a real floating array without options, None of any other."""
+def outlined(x: Any, axis: Any, keepdims: Any, options: dict[str, Any]) -> Outline | None:
+    """Return all that is to be checked of a familiar array without options, None of any other."""
+    for option in options.values():
+        if option is not None:
+            return None
     xp = familiar(x)
     if xp is None or not (axis is None or type(axis) is int) or type(keepdims) is not bool:
         return None
-    facts = _facts(name, x.dtype, x.shape, axis, keepdims, xp)
-    return None if facts is None else Call(name, Arrays(x), *facts)
+    return x.dtype, x.shape, axis, keepdims, xp
 
 
 @lru_cache(maxsize=1024)
-def _facts(
-    name: str, dtype: Any, shape: tuple[int, ...], axis: Any, keepdims: bool, xp: Namespace
-) -> tuple[Any, ...] | None:
-    """Return what a call holds beside its name and its arrays."""
+def call_without_scores(name: str, outline: Outline) -> Call | None:
+    """Return the call with an outline, None if its scores are a scalar or not real floating."""
+    dtype, shape, axis, keepdims, xp = outline
     if not shape or not is_kind(dtype, "real floating", xp):
         return None
     dtype = dtype.newbyteorder("=")
     axes = axes_from_the_end(axis, name, len(shape))
     reduced = reduced_shape(shape, axes, keepdims)
-    return axes, working_dtype(dtype, xp), dtype, shape, shape, reduced, xp
+    working = working_dtype(dtype, xp)
+    return Call(name, Arrays(None), axes, working, dtype, shape, shape, reduced, xp)
 
 
 def _of_any(name: str, x: Any, options: dict[str, Any], axis: Any, keepdims: Any) -> Call:

@@ -115,7 +115,7 @@ def familiar(a: Any) -> Namespace:
     if type(a) is np.ndarray:
         return np
     xp = namespace_of(a)
-    return xp if xp is not None and library(xp) == "jax.numpy" else None
+    return xp if xp is sys.modules.get("jax.numpy") else None
 
 
 def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:

@@ -1,40 +1,90 @@
 """
 The seam: what one library needs beyond the array API standard.
 
-`value` and `apply` evaluate a function with its derivatives attached, `evaluate` any formula alone,
-and `compute` one without a call, entry by entry. A backend knows no function; each but that of NumPy is
-imported when the first of its arrays arrives.
+`called`, `value` and `apply` evaluate a function with its derivatives attached, `evaluate` any formula
+alone, and `compute` one without a call, entry by entry. A backend knows no function; each but that of
+NumPy is imported when the first of its arrays arrives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from softmaxes._arrays import (
     Array,
     Call,
     Namespace,
+    Outline,
+    call_without_scores,
+    checked,
     library,
     mapped,
+    outlined,
     quiet,
     unwrapped,
 )
-from softmaxes._backends import _numpy
+from softmaxes._backends import _numpy, _row
 from softmaxes._rules import Rule
 
-__all__ = ["apply", "by_the_standard", "compute", "evaluate", "factor", "of_products", "value"]
+__all__ = [
+    "apply",
+    "by_the_standard",
+    "called",
+    "compute",
+    "evaluate",
+    "factor",
+    "of_products",
+    "value",
+]
+
+
+def called(
+    rule: Rule, name: str, x: Any, axis: Any, keepdims: Any = False, /, **options: Any
+) -> Array:
+    """
+    Return the rule's function of scores of that name, once all arguments are checked.
+
+    Of all that scores alone ask, the answer is one function, kept for the next of their dtype and shape.
+    """
+    outline = outlined(x, axis, keepdims, options)
+    if outline is not None and (y := _shortcut(rule, name, outline)(x)) is not None:
+        return y
+    return value(rule, checked(**{name: x}, axis=axis, keepdims=keepdims, **options))
+
+
+@lru_cache(maxsize=1024)
+def _shortcut(rule: Rule, name: str, outline: Outline) -> Callable[[Array], Array | None]:
+    """Return what takes scores with that outline to the result, where it can, and else to None."""
+    call = call_without_scores(name, outline)
+    if call is None:
+        return _nothing
+    if library(call.xp) == "jax.numpy":
+        from softmaxes._backends import _jax
+
+        f: Callable[[Array], Array]
+        f = _jax.function(rule, call, squeezed=len(_shape(rule, call)) < len(call.shape))
+        return f
+    return _row.shortcut(rule.primal, call) or _nothing
+
+
+def _nothing(x: Array) -> None:
+    return None
 
 
 def value(rule: Rule, call: Call) -> Array:
     """Return the rule's function of the call's arrays, in the shape of the result."""
-    shape = call.reduced if rule.reduces else call.shape
+    shape = _shape(rule, call)
     if library(call.xp) == "jax.numpy":
         from softmaxes._backends import _jax
 
         return _jax.apply(rule, call, squeezed=len(shape) < call.arrays.x.ndim)
     return call.shaped(apply(rule, call), shape)
+
+
+def _shape(rule: Rule, call: Call) -> tuple[int, ...]:
+    return call.reduced if rule.reduces else call.shape
 
 
 def apply(rule: Rule, call: Call) -> Array:

@@ -26,8 +26,14 @@ rematerialised = partial(jax.checkpoint, prevent_cse=False)
 
 
 def apply(rule: Rule, call: Call, *, squeezed: bool = False) -> Array:
-    """Return the function of the call's arrays; compiled, so that small eager calls are fast."""
-    return _compiled(rule, call.axis, call.working, call.dtype, squeezed)(call.arrays)
+    """Return the function of the call's arrays."""
+    given = {name: a for name, a in call.arrays._asdict().items() if a is not None}
+    return function(rule, call, squeezed=squeezed)(given.pop("x"), **given)
+
+
+def function(rule: Rule, call: Call, *, squeezed: bool) -> Any:
+    """Return the function of arrays as those of the call, compiled, so that small eager calls are fast."""
+    return _compiled(rule, call.axis, call.working, call.dtype, squeezed)
 
 
 @cache
@@ -48,8 +54,8 @@ def compiled(f: Callable[..., Any], jvp: Callable[..., Array] | None) -> Any:
 
 @cache
 def _compiled(rule: Rule, axis: Axes, working: Any, dtype: Any, squeezed: bool) -> Any:
-    def narrowed(arrays: Arrays) -> Array:
-        y = _of_rows(rule, axis, arrays._replace(x=arrays.x.astype(working))).astype(dtype)
+    def narrowed(x: Array, **options: Array) -> Array:
+        y = _of_rows(rule, axis, Arrays(x.astype(working), **options)).astype(dtype)
         return jnp.squeeze(y, axis) if squeezed else y
 
     # A narrow input is half the size of what the rule keeps: keep the input instead.

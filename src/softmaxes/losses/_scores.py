@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softmaxes import _rules
 from softmaxes._arrays import Array, Axis, checked
-from softmaxes._backends import value
+from softmaxes._backends import called, value
 
 __all__ = ["cross_entropy", "entropy", "kl_divergence"]
 
@@ -273,5 +273,4 @@ def entropy(logits: Array, /, axis: Axis = -1, *, where: Array = None) -> Array:
     ...     print(-np.sum(p * np.log(p)), sm.entropy([0.0, 0.0, -800.0]))
     nan 0.6931471805599453
     """
-    call = checked(logits=logits, axis=axis, where=where)
-    return value(_rules.entropy, call)
+    return called(_rules.entropy, "logits", logits, axis, where=where)
