@@ -1,0 +1,136 @@
+"""What is kept of the measures: JSON, a table, plots."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from measures import Measure
+from measures.by_size import Point
+
+__all__ = ["read", "write"]
+
+# What chooses instructions or memory; said with the results where it is set.
+SETTINGS = ("NPY_DISABLE_CPU_FEATURES", "ATEN_CPU_CAPABILITY", "XLA_FLAGS", "GLIBC_TUNABLES")
+PACKAGES = ("softmaxes", "numpy", "scipy", "jax", "torch")
+STYLES = {"softmaxes": "-", "numpy.exp": ":", "exp": ":", "a": ":"}
+
+
+def write(
+    to: Path,
+    measures: list[Measure],
+    lengths: list[Point],
+    sizes: list[Point],
+    clock: str,
+    settings: dict[str, dict[str, str]],
+) -> None:
+    about = {
+        "machine": f"{processor()}, {jax.local_device_count()} JAX device, {torch.get_num_threads()} threads",
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        **{name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "clock": clock,
+    }
+    records = {
+        "about": about,
+        "set_for": settings,
+        "measures": [measure._asdict() for measure in measures],
+        "softmax_by_length": [point._asdict() for point in lengths],
+        "roofline": [point._asdict() for point in sizes],
+    }
+    (to / "results.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    (to / "table.md").write_text(markdown(measures, about, settings), encoding="utf-8")
+    if lengths:
+        plot_times(lengths, to / "softmax_by_length.svg")
+    if sizes:
+        plot_roofline(sizes, to / "roofline.svg")
+
+
+def read(at: Path) -> list[Measure]:
+    """Return the measures that were written to a folder."""
+    records = json.loads((at / "results.json").read_text(encoding="utf-8"))
+    return [Measure(**measure) for measure in records["measures"]]
+
+
+def processor() -> str:
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} × {names[0]}" if names else platform.processor()
+
+
+def markdown(
+    measures: list[Measure], about: dict[str, str], settings: dict[str, dict[str, str]]
+) -> str:
+    """Return one line for each group: the geometric mean and the worst of its ratios."""
+    lines = [", ".join(f"{name} {value}" for name, value in about.items()) + ".", ""]
+    for group, set_there in settings.items():
+        stated = ", ".join(f"`{name}={value}`" for name, value in set_there.items())
+        lines += [f"{group}: {stated}.", ""]
+    lines += [
+        "| measure, peer ÷ ours | cases | geometric mean | worst | worst case | ours there | steady |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for group in dict.fromkeys(measure.group for measure in measures):
+        of = [measure for measure in measures if measure.group == group]
+        mean = math.exp(statistics.fmean(math.log(measure.ratio) for measure in of))
+        worst = min(of, key=lambda measure: measure.ratio)
+        steady = f"{sum(measure.steady for measure in of)} of {len(of)}"
+        cells = (
+            *(group, len(of), f"{mean:.2f}", f"{worst.ratio:.2f}", worst.case),
+            *(f"{worst.ours:.2g} {worst.unit}", steady),
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot_times(points: list[Point], to: Path) -> None:
+    figure, axes = plot("entries in the row", "softmax, ns for each entry")
+    for library, style, n, s in curves(points):
+        axes.plot(n, 1e9 * s / n, style, label=library)
+    finish(figure, axes, to)
+
+
+def plot_roofline(points: list[Point], to: Path) -> None:
+    """Draw the entries of a second, and shade what is above the bound of memory."""
+    figure, axes = plot("entries, in rows of 1024", "softmax, 10⁹ entries in a second")
+    for library, style, n, s in curves(points):
+        axes.plot(n, 1e-9 * n / s, style, label=library)
+    top = axes.get_ylim()[1]
+    n, copied = next(
+        (n, 1e-9 * n / s) for library, _, n, s in curves(points) if library == "a copy"
+    )
+    axes.fill_between(n, copied, top, color="gray", alpha=0.15)
+    axes.set_ylim(top=top)
+    finish(figure, axes, to)
+
+
+def curves(points: list[Point]) -> Any:
+    """Yield the name, the style, the numbers of entries and the times of each library."""
+    for library in dict.fromkeys(point.library for point in points):
+        of = [point for point in points if point.library == library]
+        style = STYLES.get(library.split()[0], "--")
+        yield library, style, np.array([p.n for p in of]), np.array([p.s for p in of])
+
+
+def plot(xlabel: str, ylabel: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    return figure, figure.add_subplot(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+
+
+def finish(figure: Any, axes: Any, to: Path) -> None:
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    figure.savefig(to, metadata={"Date": None})
