@@ -33,7 +33,7 @@ MATRIX = 1 << 13  # entries, below which the calls of NumPy for each of several 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
     if f in FORMULAS and np.dtype(call.working) in BOUNDS and _is_plain(*arguments):
-        for road in _of_few if loops() is None else _of_one_tile, _of_columns:
+        for road in _of_few, _of_columns:
             if (y := road(f, call, *arguments)) is not None:
                 return y
         return _in_place(f, call, *arguments)
@@ -117,7 +117,7 @@ def _is_plain(arrays: Any, *_: Any) -> bool:
 def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
     """Return the result where there is little to compute; None where there is more."""
     x = arrays.x
-    if x.size > FEW or arrays.where is not None or state:
+    if x.size > FEW or arrays.where is not None or state or loops() is not None:
         return None
     if call.axis != (-1,) or not x.dtype == call.dtype == call.working or not x.flags.c_contiguous:
         return None
@@ -125,22 +125,6 @@ def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) 
     if found is None:
         return None
     y = found.result(f).astype(call.dtype, copy=False)
-    return y.reshape((*x.shape[:-1], y.shape[-1]))
-
-
-def _of_one_tile(
-    f: Callable[..., Array], call: Call, arrays: Arrays, *state: State
-) -> Array | None:
-    """Return the result by one call of compiled loops; None where there is more to do."""
-    x = arrays.x
-    if x.size > loops().TILE or arrays.where is not None or state:
-        return None
-    if call.axis != (-1,) or not x.dtype == call.dtype == call.working or not x.flags.c_contiguous:
-        return None
-    matrix = x.reshape(-1, x.shape[-1])
-    y = _empty(matrix, matrix, call, reduces=FORMULAS[f].reduces)
-    if not loops().rows(f, None, matrix, y).are_right.all():
-        return None
     return y.reshape((*x.shape[:-1], y.shape[-1]))
 
 

@@ -20,15 +20,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmaxes import _primals
-from softmaxes._arrays import Array
+from softmaxes._arrays import Array, Call
 from softmaxes._backends._numba._columns import COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS
 from softmaxes._backends._numba._rows import ROWS, divide, extremes, subtract, sums
 from softmaxes._backends._numba._slices import BLOCK, LANES, log_of_sum, of_sums, scale_of_row
+from softmaxes._backends._sums import FORMULAS
 from softmaxes._backends._sums import TILE as PART
 from softmaxes._backends._threads import each
 
-__all__ = ["LONGEST", "TILE", "Finished", "columns", "cotangents", "rows", "width"]
+__all__ = ["LONGEST", "TILE", "Finished", "columns", "cotangents", "rows", "shortcut", "width"]
 
 TILE = 1 << 16  # entries of rows between which a thread may change
 LONGEST = PART  # entries of a column: a longer row is summed in parts
@@ -44,6 +45,26 @@ class Finished(NamedTuple):
     def result(self, f: Callable[..., Array]) -> Array:
         """Return the results, which are those of f already."""
         return self.y
+
+
+def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | None] | None:
+    """Return what takes the few rows of a call to the result, or to None; None where there are none."""
+    n = call.shape[-1]
+    is_few = 0 < math.prod(call.shape) <= TILE
+    if f not in ROWS or call.axis != (-1,) or call.dtype != call.working or not is_few:
+        return None
+    loop, matrix = ROWS[f], (math.prod(call.shape[:-1]), n)
+    reduces = FORMULAS[f].reduces
+    place, shape = ((matrix[0], 1), call.reduced) if reduces else (matrix, call.shape)
+
+    def of_few(x: Array) -> Array | None:
+        if not x.flags.c_contiguous or x.dtype != call.dtype:
+            return None
+        y = np.empty(place, call.dtype)
+        are_right = loop(x.reshape(matrix), None, y, None)
+        return y.reshape(shape)[()] if are_right else None
+
+    return of_few
 
 
 def rows(f: Callable[..., Array], where: Array | None, x: Array, out: Array | None) -> Finished:

@@ -154,13 +154,16 @@ def _reduced(x: Array, where: Array | None, terms: Array | None, below: Array) -
 def _over_rows(finish: Callable[..., None], *, has_terms: bool) -> Any:
     """Return a loop over rows, each of which ends by `finish(x, where, reduced, y)`."""
 
-    def loop(x: Array, where: Array | None, y: Array, excess: Array) -> None:
-        below = np.empty(BLOCK, x.dtype)
+    def loop(x: Array, where: Array | None, y: Array, excess: Array | None) -> bool:
+        below, all_are_right = np.empty(BLOCK, x.dtype), True
         for row in range(x.shape[0]):
             mask = None if where is None else where[row]
             reduced = _reduced(x[row], mask, y[row] if has_terms else None, below)
-            excess[row, 0] = reduced[1]
+            all_are_right = all_are_right and not np.isnan(reduced[1])
+            if excess is not None:
+                excess[row, 0] = reduced[1]
             finish(x[row], mask, reduced, y[row])
+        return all_are_right
 
     return compiled()(loop)
 
