@@ -53,9 +53,26 @@ def test_the_gradient_of_logsumexp_needs_no_memory_beside_its_result(recent):
     assert temporaries(recent, gradient, "float32") < 0.1
 
 
-@pytest.mark.parametrize("function", [sm.softmax, sm.logsumexp])
+@pytest.mark.parametrize("function", [sm.softmax, sm.log_softmax, sm.logsumexp])
 def test_narrow_scores_are_held_once_in_single_precision(recent, function):
     assert temporaries(recent, partial(function, axis=-1), "bfloat16") < 2.1
+
+
+@every_function
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_special_values_of_narrow_rows_that_xla_sums_fast_are_those_of_numpy(
+    jax, function, dtype
+):
+    big = float(jax.numpy.finfo(dtype).max)
+    inf, nan = np.inf, np.nan
+    rows = [[inf, big, 1], [inf, inf, big], [nan, 1, 2], [nan, inf, 1], [nan, nan, nan]]
+    rows += [[-inf, -inf, -inf], [-big, -big, -big], [big, big, big], [big, -big, 0], [0, -20, -70]]
+    x = np.tile(np.pad(rows, ((0, 0), (0, 61)), constant_values=-inf), (64, 1)).astype(dtype)
+    expected = function(x, axis=-1).astype("float32")
+    for a, axis in ((x, -1), (x.T, 0)):
+        found = np.asarray(function(jax.numpy.asarray(a), axis=axis)).astype("float32")
+        found = found if axis == -1 or found.ndim == 1 else found.T
+        np.testing.assert_allclose(found, expected, rtol=2.0**-7, atol=0)  # one step of bfloat16
 
 
 @every_function

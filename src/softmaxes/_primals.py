@@ -3,7 +3,8 @@ The maths: one short function per formula, in array API operations only.
 
 Every function takes the checked arrays of a call, of which all but `x` may be None, reduces over the
 tuple `axis`, and where it reduces keeps the axes with length 1. Nothing is checked here and no
-library is named; `xp` is the namespace of the arrays.
+library is named; `xp` is the namespace of the arrays. They are in the precision to compute in, but
+that scores of half precision may come as they are, alone or with a mask.
 
 With M the maximum of the scores over the support (the entries that `where` keeps, that are not -inf
 and whose weight is not 0), every formula is written in
@@ -184,29 +185,20 @@ def _places(x: Array, *, axis: Axes, xp: Namespace) -> tuple[Array, int]:
 
 class _Terms(NamedTuple):
     """
-    `maximum`, `whole`, `rest` and `size` reduced, the others like x; `outside` is not in the support.
+    `maximum`, `total`, `excess` and `size` reduced, the others like x; `outside` is not in the support.
 
-    `size` is the sum of the absolute values of the terms.
+    `total` is S, and `excess` is S - 1, by which S exceeds the maximum alone. `size` is the sum of
+    the absolute values of the terms.
     """
 
     maximum: Array
     z: Array
     error: Array
     terms: Array
-    whole: Array
-    rest: Array
+    total: Array
+    excess: Array
     size: Array
     outside: Array
-
-    @property
-    def total(self) -> Array:
-        """S, to its last digits: a sum of small numbers and one 1 would drop theirs."""
-        return self.whole + self.rest
-
-    @property
-    def excess(self) -> Array:
-        """S - 1, by which S exceeds the maximum alone."""
-        return self.rest + (self.whole - 1.0)
 
 
 def _probabilities(s: _Terms, *, xp: Namespace) -> Array:
@@ -224,16 +216,13 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     x, w, scores = _finite_weights(x, arrays.weights, xp=xp)
     maximum = _shift(scores, w, axis=axis, xp=xp)
     outside = scores == -xp.inf
-    top = (scores == maximum) & ~outside
-
-    # A compiler that made x, a product, once more and in one rounding with the difference would find
-    # no entry equal to the maximum. It does not look through a selection.
-    x = xp.where(top, _finite(maximum, xp=xp), x)
-    z, error = _gaps(x, maximum, temperature, xp=xp)
-    z = xp.where(top, 0.0, z)
-    if low is not None:
-        error = error + (low - _maximum(xp.where(top, low, -xp.inf), axis=axis, xp=xp))
-        error = xp.where(xp.abs(error) < 1.0, error, 0.0)
+    narrow = xp.finfo(x.dtype).bits < 32
+    if narrow:
+        maximum = xp.astype(maximum, xp.float32)
+        z, error = _gaps_of_narrow(xp.astype(x, xp.float32), maximum, xp=xp), 0.0
+    else:
+        top = (scores == maximum) & ~outside
+        z, error = _gaps_to(top, x, low, maximum, temperature, axis=axis, xp=xp)
 
     # A factor, not a term: e * error would be flushed to 0 near the subnormal numbers.
     terms = (xp.exp(z) if w is None else _weighted_exp(z, w, xp=xp)) * (1.0 + error)
@@ -244,10 +233,48 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     rest = _sum(terms - xp.round(terms), axis=axis, xp=xp)
     whole = xp.round(total - rest)
     size = total if w is None else _sum(xp.abs(terms), axis=axis, xp=xp)
+    if not narrow:  # to its last digits: a sum of small numbers and one 1 drops theirs
+        total = whole + rest
 
     undefined = (z == 0.0) & (maximum == xp.inf) & (size > 1.0)  # no limit for several +inf
     z = xp.where(undefined, xp.nan, z)
-    return _Terms(maximum, z, error, terms, whole, rest, size, outside)
+    return _Terms(maximum, z, error, terms, total, rest + (whole - 1.0), size, outside)
+
+
+def _gaps_to(
+    top: Array,
+    x: Array,
+    low: Array,
+    maximum: Array,
+    temperature: Array,
+    *,
+    axis: Axes,
+    xp: Namespace,
+) -> tuple[Array, Array]:
+    """Return z and its error, both 0 at the entries that are the maximum."""
+    # A compiler that made x, a product, once more and in one rounding with the difference would find
+    # no entry equal to the maximum. It does not look through a selection.
+    x = xp.where(top, _finite(maximum, xp=xp), x)
+    z, error = _gaps(x, maximum, temperature, xp=xp)
+    z = xp.where(top, 0.0, z)
+    if low is not None:
+        error = error + (low - _maximum(xp.where(top, low, -xp.inf), axis=axis, xp=xp))
+        error = xp.where(xp.abs(error) < 1.0, error, 0.0)
+    return z, error
+
+
+def _gaps_of_narrow(x: Array, maximum: Array, *, xp: Namespace) -> Array:
+    """
+    Return z for numbers of half precision, in single precision.
+
+    A result rounded to half precision does not show how the difference was rounded. Nothing is
+    selected entry by entry: XLA on the CPU would write z for each use that is made of it. Instead
+    +inf counts as the largest number of single precision, from which the others differ by so much
+    that a multiple of the difference is -inf.
+    """
+    infinite = maximum == xp.inf
+    shift = xp.where(infinite, xp.finfo(x.dtype).max, _finite(maximum, xp=xp))
+    return (xp.minimum(x, shift) - shift) * xp.where(infinite, 1024.0, xp.ones_like(shift))
 
 
 def _weighted_exp(z: Array, w: Array, *, xp: Namespace) -> Array:

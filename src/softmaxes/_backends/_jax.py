@@ -55,7 +55,9 @@ def compiled(f: Callable[..., Any], jvp: Callable[..., Array] | None) -> Any:
 @cache
 def _compiled(rule: Rule, axis: Axes, working: Any, dtype: Any, squeezed: bool) -> Any:
     def narrowed(x: Array, **options: Array) -> Array:
-        y = _of_rows(rule, axis, Arrays(x.astype(working), **options)).astype(dtype)
+        is_read_as_it_is = working != dtype and not options.keys() - {"where"}
+        x = x if is_read_as_it_is else x.astype(working)
+        y = _of_rows(rule, axis, Arrays(x, **options)).astype(dtype)
         return jnp.squeeze(y, axis) if squeezed else y
 
     # A narrow input is half the size of what the rule keeps: keep the input instead.
@@ -79,11 +81,12 @@ def _of_rows(rule: Rule, axis: Axes, arrays: Arrays) -> Array:
 
 @cache
 def differentiable(rule: Rule, axis: Axes) -> Any:
-    """Return the rule's function of arrays in working precision, as a `jax.custom_jvp`."""
+    """Return the rule's function of arrays, in working precision, as a `jax.custom_jvp`."""
 
     @jax.custom_jvp
     def f(arrays: Arrays) -> Array:
-        return rule.primal(arrays, axis=axis, xp=jnp)
+        y = rule.primal(arrays, axis=axis, xp=jnp)
+        return y.astype(jnp.float32) if jnp.finfo(y.dtype).bits < 32 else y
 
     def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
         # A barrier keeps the compiler from sharing sums between value and derivative, and with
@@ -101,7 +104,7 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
     def f_jvp(primals: tuple[Arrays], tangents: tuple[Arrays]) -> tuple[Array, Array]:
         (arrays,), (moving,) = primals, tangents
         y = f(arrays)  # f, not the primal: the rule serves its own derivative too
-        known = Arrays(*(None if _is_zero(t) else t for t in moving))
+        known = Arrays(*(None if _is_zero(t) else t.astype(y.dtype) for t in moving))
         # Saved for the backward pass: the arguments that `tangent` uses, and nothing else.
         return y, rematerialised(tangent)(y, arrays, known)
 
