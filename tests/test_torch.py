@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 from cases import CASES, every_function
+from conftest import backend_named
 from ulps import ulp_error
 
 import softmaxes as sm
@@ -195,7 +196,43 @@ def test_memory_layout_does_not_matter(torch, function, axis):
             np.testing.assert_allclose(a.detach(), b.detach(), rtol=1e-14, atol=1e-15, err_msg=name)
 
 
+@every_call
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_changes_no_gradient(torch, f, reentrant):
+    kept, computed_again = tensors(torch, f), tensors(torch, f)
+    f(*kept).sum().backward()
+    y = torch.utils.checkpoint.checkpoint(f, *computed_again, use_reentrant=reentrant)
+    y.sum().backward()
+    assert_equal(torch, [a.grad for a in kept], [a.grad for a in computed_again])
+
+
 # Transforms -----------------------------------------------------------------------------------------------------------
+
+
+@every_function
+@pytest.mark.parametrize(
+    "transforms", list(itertools.product(("jacfwd", "jacrev", "vmap"), repeat=3)), ids=" ".join
+)
+def test_every_composition_of_three_transforms_is_that_of_the_plain_function(
+    torch, function, transforms
+):
+    shape = (2,) * transforms.count("vmap") + (3,)
+    x = torch.from_numpy(np.random.default_rng(5).normal(size=shape))
+    ours, theirs = partial(function, axis=-1), partial(getattr(torch, function.__name__), dim=-1)
+    for transform in transforms:
+        ours, theirs = (getattr(torch.func, transform)(f) for f in (ours, theirs))
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-11, atol=1e-14)
+
+
+@every_call_of_one
+def test_a_batch_of_what_moves_is_a_loop(torch, f):
+    x, v = torch.from_numpy(np.random.default_rng(5).normal(size=(2, 4, 2, 3)))
+    batch, loop = torch.func.vmap(f), lambda x: torch.stack(list(map(f, x)))
+    forward_ad = torch.autograd.forward_ad
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(x, v)
+        found, expected = (forward_ad.unpack_dual(g(x)).tangent for g in (batch, loop))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("in_dims", list(itertools.product((None, 0, 1), repeat=3))[1:], ids=str)
@@ -332,11 +369,49 @@ def test_one_tensor_of_the_size_of_the_input_is_kept_for_the_backward_pass(torch
     assert [a.data_ptr() for a in kept] == [owner.data_ptr()]
 
 
-@every_function
-def test_a_mask_is_kept_as_it_came_and_nothing_else(torch, function):
-    x = torch.rand(6, 10, requires_grad=True)
-    _, kept = saved(torch, lambda: function(x, -1, where=x > 0.2))
-    assert [(a.dtype, a.shape) for a in kept] == [(x.dtype, x.shape), (torch.bool, x.shape)]
+KEPT = {
+    "softmax": (sm.softmax, ()),
+    "softmax, mask": (sm.softmax, ("where",)),
+    "softmax, temperature": (sm.softmax, ("temperature",)),
+    "log_softmax": (sm.log_softmax, ()),
+    "log_softmax, mask, temperature": (sm.log_softmax, ("where", "temperature")),
+    "logsumexp": (partial(sm.logsumexp, axis=-1), ()),
+    "logsumexp, mask, weights": (partial(sm.logsumexp, axis=-1), ("where", "weights")),
+    "cross_entropy, class numbers": (sm.cross_entropy, ("labels",)),
+    "cross_entropy, soft labels": (sm.cross_entropy, ("weights",)),
+    "kl_divergence": (sm.kl_divergence, ("weights",)),
+    "entropy": (sm.entropy, ()),
+}
+
+
+@pytest.mark.parametrize(("function", "names"), KEPT.values(), ids=KEPT)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_what_is_kept_for_the_backward_pass_is_what_jax_keeps(torch, jax, function, names, dtype):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 10))
+    beside = {
+        "where": x > 0,
+        "temperature": np.exp(x[:, :1]),
+        "weights": np.exp(rng.normal(size=x.shape)),
+        "labels": np.arange(6),
+    }
+    is_loss = function in (sm.cross_entropy, sm.kl_divergence)
+
+    def call(backend, x):
+        given = [
+            backend.asarray(a, dtype if a.dtype == float else None) for a in map(beside.get, names)
+        ]
+        return (
+            function(x, *given) if is_loss else function(x, **dict(zip(names, given, strict=True)))
+        )
+
+    ours, theirs = (backend_named(name) for name in ("torch", "jax"))
+    z = ours.asarray(x, dtype).requires_grad_()
+    _, kept = saved(torch, lambda: call(ours, z))
+    _, pullback = jax.vjp(partial(call, theirs), theirs.asarray(x, dtype))
+    assert sorted((a.shape, str(a.dtype).removeprefix("torch.")) for a in kept) == sorted(
+        (a.shape, str(a.dtype)) for a in jax.tree.leaves(pullback)
+    )
 
 
 def saved(torch, f):

@@ -40,12 +40,19 @@ Flat: TypeAlias = Sequence[Array]
 def apply(rule: Rule, call: Call) -> Array:
     """Return the rule's function of the call's arrays."""
     keep_from_the_compiler()
-    if not torch.compiler.is_compiling() and not _shared.can_move(call.arrays):
+    if not torch.compiler.is_compiling() and not _can_move(call.arrays):
         f = _OfScores(rule, call.axis, call.working, call.dtype)
         y = _shared.by_rows(rule.primal, call.axis, call.working, f.wide(call.arrays))
         if y is not None:
             return y.to(call.dtype)
     return applied(rule.primal.__name__, call.axis, call.working, call.dtype, call.arrays)
+
+
+def _can_move(arrays: Flat) -> bool:
+    """Tell whether a derivative may be asked for."""
+    # Within a transformation it may, and a batch refuses to tell whether it moves.
+    is_transformed = torch._C._functorch.maybe_current_level() is not None
+    return is_transformed or _shared.can_move(arrays)
 
 
 def compute(f: Callable[..., Array], jvp: Callable[..., Array], *arguments: Any) -> Array:
@@ -105,7 +112,7 @@ class _OfScores:
         if not self.needs_only_x(needs):
             return transposed(partial(self.tangent, y, arrays), arrays, u, needs)
         p, _ = ingredients(self.rule, partial(self.known, y, arrays), Arrays(None))
-        evaluated = self.by_pytorch if _shared.can_move([y, *arrays, u]) else self.evaluated
+        evaluated = self.by_pytorch if _can_move([y, *arrays, u]) else self.evaluated
         g = evaluated(self.rule.vjp, p, self.wide(arrays), u.to(self.working))
         return g, *(None for _ in arrays[1:])
 
@@ -119,11 +126,13 @@ class _OfScores:
 
     def kept(self, y: Array, arrays: Flat, needs: Sequence[bool]) -> Flat:
         """Return y and the arrays, None for those that the derivatives can do without."""
-        x, *options = arrays
+        x, _, *options = arrays
         # A narrow input is half the size of the probabilities.
         if self.rule.probabilities is not None or x.dtype != self.working:
             return None, *arrays
-        return y, None if self.needs_only_x(needs) else x, *options
+        if self.needs_only_x(needs):  # where the mask is False the probabilities are 0
+            return y, None, None, *options
+        return y, *arrays
 
     def needs_only_x(self, needs: Sequence[bool]) -> bool:
         return self.rule.vjp is not None and not any(needs[1:])
@@ -186,8 +195,8 @@ class Function(torch.autograd.Function):
     def backward(ctx: Any, u: Array) -> Any:
         if u is None:
             return (None,) * len(ctx.needs_input_grad)
-        y, *arrays = ctx.saved_tensors
-        with in_its_dtypes(ctx.saved_tensors):
+        y, *arrays = ctx.saved_tensors  # once: a checkpoint does not hand them out again
+        with in_its_dtypes([y, *arrays]):
             return None, *ctx.f.cotangents(y, arrays, u, ctx.needs_input_grad[1:])
 
     @staticmethod
@@ -195,7 +204,7 @@ class Function(torch.autograd.Function):
         # What is saved moves itself, in this direction and perhaps in an outer one, which counts.
         still = partial(forward_ad.unpack_dual, level=0)
         y, *arrays = (None if a is None else still(a).primal for a in ctx.saved_tensors)
-        with forward_ad._set_fwd_grad_enabled(True), in_its_dtypes(ctx.saved_tensors):
+        with forward_ad._set_fwd_grad_enabled(True), in_its_dtypes([y, *arrays]):
             return ctx.f.tangent(y, arrays, tangents)
 
     @staticmethod
