@@ -206,6 +206,14 @@ def test_a_checkpoint_changes_no_gradient(torch, f, reentrant):
     assert_equal(torch, [a.grad for a in kept], [a.grad for a in computed_again])
 
 
+@every_function
+@pytest.mark.parametrize("axis", [0, 1, -1, (0, 2), (1, 2)])
+def test_what_is_contiguous_stays_so(torch, function, axis):
+    x = torch.from_numpy(np.random.default_rng(3).normal(size=(2, 4, 3, 5))).requires_grad_()
+    for y in (*gradients(torch, partial(function, axis=axis), x), function(x.detach(), axis)):
+        assert y.is_contiguous()
+
+
 # Transforms -----------------------------------------------------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ def apply(rule: Rule, call: Call) -> Array:
     keep_from_the_compiler()
     if not torch.compiler.is_compiling() and not _can_move(call.arrays):
         f = _OfScores(rule, call.axis, call.working, call.dtype)
-        y = _shared.by_rows(rule.primal, call.axis, call.working, f.wide(call.arrays))
+        y = f.by_numpy(rule.primal, f.wide(call.arrays))
         if y is not None:
             return y.to(call.dtype)
     return applied(rule.primal.__name__, call.axis, call.working, call.dtype, call.arrays)
@@ -118,8 +118,14 @@ class _OfScores:
 
     def evaluated(self, f: Callable[..., Array], *arguments: Any) -> Array:
         """Return f(*arguments), by NumPy where that can be."""
-        y = _shared.by_rows(f, self.axis, self.working, *arguments)
+        y = self.by_numpy(f, *arguments)
         return self.by_pytorch(f, *arguments) if y is None else y
+
+    def by_numpy(self, f: Callable[..., Array], *arguments: Any) -> Array | None:
+        y = _shared.by_rows(f, self.axis, self.working, *arguments)
+        if y is None or not leaves(arguments)[0].is_contiguous():
+            return y
+        return y.contiguous()  # as PyTorch's own functions keep it, for those who call `view`
 
     def by_pytorch(self, f: Callable[..., Array], *arguments: Any) -> Array:
         return f(*arguments, axis=self.axis, xp=xp)
