@@ -1,11 +1,13 @@
 """The boundary contract on every backend: values, first and second derivatives, each by every road to it."""
 
+import itertools
 from functools import partial
 
 import numpy as np
 import pytest
 import truth
 from cases import FUNCTIONS, every_function
+from conftest import backend_named
 from contract import CONTRACT, INF, NAN, Row
 from ulps import ulp_error
 
@@ -519,6 +521,64 @@ def test_a_scale_inside_jit_changes_nothing(jax, function, options, size):
     expected, actual = scaled(jax.numpy.asarray(x)), jax.jit(scaled)(jax.numpy.asarray(x))
     assert np.isfinite(expected).all()
     assert_same(np.asarray(expected), np.asarray(actual))
+
+
+# On PyTorch, in batches and compiled ----------------------------------------------------------------------------------
+
+
+def compiled(torch, f):
+    torch.compiler.reset()
+    return torch.compile(f, fullgraph=True, backend="aot_eager")
+
+
+@every_function
+@pytest.mark.parametrize(
+    "manner",
+    [
+        pytest.param(lambda torch, f: torch.func.vmap(f), id="vmap"),
+        pytest.param(compiled, id="compiled", marks=pytest.mark.slow),
+    ],
+)
+def test_the_contract_holds_for_a_batch_of_slices(torch, function, manner):
+    backend = backend_named("torch")
+    f = manner(torch, partial(pulled_and_pushed, torch, function))
+    taken = [row for row in CONTRACT.values() if getattr(row, function.__name__) is not None]
+    for _, group in itertools.groupby(sorted(taken, key=of_one_kind), of_one_kind):
+        rows = list(group)
+        expected = [getattr(row, function.__name__) for row in rows]
+        x, options = arguments(backend, in_batches(rows), "float64")
+        v, u = (direction(shape) for shape in (x.shape[1:], np.shape(expected[0].value)))
+        moving = (backend.asarray(np.stack([a] * len(rows))) for a in (v, u))
+        y, dx, h = f(x, *moving, options)
+        for i, row in enumerate(expected):
+            assert_is(row.value, y[i], backend, "value")
+            assert_is(product(u, row.jacobian), dx[i], backend, "vjp")
+            assert_is(product(row.hessian, v), h[i], backend, "hvp")
+
+
+def of_one_kind(row):
+    """Return what makes the arrays of rows stack."""
+    return len(row.x), tuple(row.options)
+
+
+def in_batches(rows):
+    """Return rows of one kind as one of arrays with an axis in front; each keeps one temperature."""
+    n = len(rows[0].x)
+    options = {
+        name: np.stack(
+            [np.broadcast_to(row.options[name], 1 if name == "temperature" else n) for row in rows]
+        )
+        for name in rows[0].options
+    }
+    return Row(np.array([row.x for row in rows], float), options=options)
+
+
+def pulled_and_pushed(torch, function, x, v, u, options):
+    """Return the value, uᵀ J and H v of every slice."""
+    f = partial(function, axis=-1, **options)
+    y, pullback = torch.func.vjp(f, x)
+    h = torch.func.jvp(torch.func.grad(lambda x: f(x).sum()), (x,), (v,))[1]
+    return y, pullback(u)[0], h
 
 
 # The tools ------------------------------------------------------------------------------------------------------------
