@@ -6,11 +6,13 @@ from functools import partial, reduce
 import numpy as np
 import pytest
 from cases import CASES, direction, every_function
+from foreign import ForeignArray
 from regimes import REGIMES, regime, seeded
 from ulps import ulp_error
 
 import softmaxes as sm
 from softmaxes import online
+from softmaxes._arrays import namespace_of
 
 dask = pytest.importorskip("dask", reason="dask is not installed")
 da = pytest.importorskip("dask.array", reason="dask is not installed")
@@ -286,6 +288,70 @@ def test_chunks_of_another_library_stay_there(function):
         assert {type(block) for block in blocks} == {torch.Tensor}
         y = np.concatenate(blocks, axis=-1)
         np.testing.assert_allclose(y, function(X, -1), rtol=1e-14)
+
+
+def seen(x):
+    return online.update(online.empty(xp=namespace_of(x)), x)
+
+
+BY_ROWS = partial(sm.logsumexp, axis=-1)
+IN_CHUNKS = {
+    "softmax": (sm.softmax, (), {}),
+    "a mask": (sm.log_softmax, (), {"where": MASK}),
+    "a mask from a list": (sm.log_softmax, (), {"where": MASK[0].tolist()}),
+    "a temperature": (sm.softmax, (), {"temperature": 0.7}),
+    "logsumexp": (BY_ROWS, (), {}),
+    "weights": (BY_ROWS, (), {"weights": POSITIVE}),
+    "a weight": (BY_ROWS, (), {"weights": 2.0}),
+    "class numbers": (sm.cross_entropy, LOSSES["numbers"][1:2], {}),
+    "class numbers, smooth": (sm.cross_entropy, LOSSES["numbers"][1:2], {"label_smoothing": 0.1}),
+    "soft labels": (sm.cross_entropy, (POSITIVE,), {}),
+    "divergence": (sm.kl_divergence, (POSITIVE,), {}),
+    "entropy": (sm.entropy, (), {}),
+    "gradient": (lambda x, u: sm.vjp(sm.softmax, x)[1](u), (POSITIVE,), {}),
+    "tangent": (lambda x, v: sm.jvp(sm.log_softmax, x, v)[1], (POSITIVE,), {}),
+    "curvature": (lambda x, v: sm.hvp(sm.logsumexp, x, v, axis=-1), (POSITIVE,), {}),
+    "state": (lambda x: online.logsumexp(seen(x)), (), {}),
+}
+every_call_in_chunks = pytest.mark.parametrize(
+    ("f", "beside", "options"), IN_CHUNKS.values(), ids=IN_CHUNKS
+)
+
+
+@every_call_in_chunks
+@every_width
+def test_chunks_like_those_of_cupy_never_meet_an_array_of_numpy(f, beside, options, columns):
+    def there(a):
+        if not isinstance(a, np.ndarray):
+            return a
+        return da.from_array(ForeignArray(a), chunks=(2, columns)[: a.ndim], asarray=False)
+
+    x = X[[0, 2, 5, 0, 2, 5]]
+    given = {name: there(option) for name, option in options.items()}
+    y = f(there(x), *map(there, beside), **given)
+    expected = f(x, *beside, **options)
+    assert isinstance(y._meta, ForeignArray)
+    np.testing.assert_allclose(y.compute().a, expected, rtol=1e-13, atol=1e-15)
+
+
+# States are merged by operations of Dask, which knows PyTorch's arrays as little as their reductions.
+@pytest.mark.parametrize(
+    ("f", "beside", "options"),
+    [pytest.param(*call, id=name) for name, call in IN_CHUNKS.items() if name != "state"],
+)
+def test_chunks_of_pytorch_stay_there_where_slices_are_whole(f, beside, options):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+
+    def there(a):
+        if not isinstance(a, np.ndarray):
+            return a
+        chunked = da.from_array(a, chunks=(2, 8)[: a.ndim])
+        return chunked.map_blocks(torch.from_numpy, meta=np.empty((0,) * a.ndim, a.dtype))
+
+    options = {n: a for n, a in options.items() if not isinstance(a, list)}
+    y = f(there(X), *map(there, beside), **{n: there(a) for n, a in options.items()})
+    blocks = dask.compute(*y.to_delayed().ravel())
+    assert {type(block) for block in blocks} == {torch.Tensor}
 
 
 # Graphs ---------------------------------------------------------------------------------------------------------------

@@ -176,6 +176,7 @@ def compute(
     if library(xp) == "dask.array":
         from softmaxes._backends import _dask
 
+        arguments = _dask.of_one_library(arguments)
         return mapped(partial(_dask.silenced, arguments=arguments), f(*arguments, xp=xp))
     with quiet(xp):
         return mapped(partial(unwrapped, xp=xp), f(*arguments, xp=xp))

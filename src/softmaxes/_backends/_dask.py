@@ -31,8 +31,10 @@ from softmaxes._arrays import (
     Arrays,
     Axes,
     Call,
+    device,
     last_name,
     leaves,
+    library,
     mapped,
     namespace_of,
     quiet,
@@ -47,7 +49,7 @@ OnChunks: TypeAlias = Callable[..., Any]  # of the call in the library of the ch
 
 def apply(rule: Rule, call: Call) -> Array:
     """Return the rule's function of the call's arrays."""
-    arrays = mapped(without_empty_chunks, call.arrays)
+    arrays = mapped(without_empty_chunks, of_one_library(call.arrays))
     formula = getattr(_states, rule.primal.__name__, None)
     has_options = any(a is not None for a in arrays[2:])  # beside x and where
     if formula is None or has_options or _are_whole(call, arrays):
@@ -61,12 +63,34 @@ def apply(rule: Rule, call: Call) -> Array:
 
 def evaluate(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), computed in the working precision."""
-    arguments = mapped(without_empty_chunks, arguments)
+    arguments = mapped(without_empty_chunks, of_one_library(arguments))
     if not _are_whole(call, arguments):
-        y = _backends.by_the_standard(f, call._replace(xp=XP), *arguments)
+        y = _backends.by_the_standard(f, call._replace(xp=_namespace(arguments)), *arguments)
         return silenced(y, arguments)
     of = partial(_backends.evaluate, f)
     return _by_chunks(of, _reduces(of, call, arguments), call, *arguments)
+
+
+def of_one_library(arguments: Any) -> Any:
+    """Return the arrays in the library of the chunks; what is made of numbers has those of NumPy."""
+    home = _home(arguments)
+    return arguments if home is None else mapped(partial(_at_home, home), arguments)
+
+
+def _home(arguments: Any) -> Array | None:
+    """Return an empty array of the library of the chunks, None where that is NumPy."""
+    metas = (a._meta for a in leaves(arguments))
+    return next((m for m in metas if library(namespace_of(m)) != "numpy"), None)
+
+
+def _at_home(home: Array, a: Array) -> Array:
+    if library(namespace_of(a._meta)) != "numpy":
+        return a
+    return a.map_blocks(partial(_made_there, home), dtype=a.dtype, meta=_made_there(home, a._meta))
+
+
+def _made_there(home: Array, a: Array) -> Array:
+    return namespace_of(home).asarray(a, device=device(home))
 
 
 def silenced(y: Array, arguments: Any) -> Array:
@@ -133,6 +157,18 @@ XP = ModuleType(xp.__name__)
 vars(XP).update(vars(xp), max=_max)
 
 
+def _namespace(arguments: Any) -> ModuleType:
+    """Return the namespace in which what is made has chunks like those of the arguments."""
+    home = _home(arguments)
+    if home is None:
+        return XP
+    own = ModuleType(xp.__name__)
+    vars(own).update(
+        vars(XP), arange=lambda *a, **options: _at_home(home, xp.arange(*a, **options))
+    )
+    return own
+
+
 def _state(call: Call, arrays: Arrays) -> Array:
     """Return the state of the slices: an array of Dask with a tuple of arrays for a chunk."""
     states = _by_chunks(_piece, True, call, arrays)
@@ -197,8 +233,15 @@ def _reduces(of: OnChunks, call: Call, arguments: Any) -> bool:
 
 
 def _on_chunks(of: OnChunks, call: Call, template: Any, *chunks: Any) -> Any:
-    xp = namespace_of(leaves(chunks)[0])
+    first = leaves(chunks)[0]
+    xp = namespace_of(first)
     working, dtype = (getattr(xp, last_name(d), d) for d in (call.working, call.dtype))
     given = iter(chunks)
-    arguments = mapped(lambda _: next(given), template)
+    arguments = mapped(partial(_beside, first), mapped(lambda _: next(given), template))
     return of(call._replace(working=working, dtype=dtype, xp=xp), *arguments)
+
+
+def _beside(first: Array, a: Array) -> Array:
+    """Return a number as one of the library of the first chunk, of which Dask may not know."""
+    is_number = a.size == 1 and library(namespace_of(a)) == "numpy"
+    return _made_there(first, a) if is_number and namespace_of(first) is not namespace_of(a) else a
