@@ -76,6 +76,27 @@ def test_the_special_values_of_narrow_rows_that_xla_sums_fast_are_those_of_numpy
 
 
 @every_function
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("place", [0, 2048, 4095])
+def test_a_nan_in_a_row_that_xla_sums_fast_makes_all_of_it_nan(jax, function, dtype, place):
+    x = np.random.default_rng(0).normal(size=(2, 4096))
+    x[0, place], x[:, 7], x[:, 8] = np.nan, -np.inf, -200.0  # nothing, and next to nothing
+    y = np.asarray(function(jax.numpy.asarray(x, dtype), axis=-1)).astype("float32")
+    outside = (np.arange(4096) == 7) if y.ndim == 2 else False
+    np.testing.assert_array_equal(np.isnan(y[0]), ~outside if y.ndim == 2 else True)
+    assert not np.isnan(y[1]).any()
+
+
+def test_the_loss_of_a_row_with_a_nan_that_xla_sums_fast_is_nan(jax):
+    x = np.random.default_rng(0).normal(size=(2, 4096)).astype("float32")
+    x[0, -1] = np.nan
+    losses = sm.cross_entropy(jax.numpy.asarray(x), jax.numpy.asarray([3, 3]))
+    entropies = sm.entropy(jax.numpy.asarray(x))
+    np.testing.assert_array_equal(np.isnan(losses), [True, False])
+    np.testing.assert_array_equal(np.isnan(entropies), [True, False])
+
+
+@every_function
 def test_the_program_is_as_long_for_a_large_array_as_for_a_small_one(jax, function):
     def lines(f, shape):
         x = jax.ShapeDtypeStruct(shape, "float32")

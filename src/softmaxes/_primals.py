@@ -202,7 +202,10 @@ class _Terms(NamedTuple):
 
 
 def _probabilities(s: _Terms, *, xp: Namespace) -> Array:
-    return xp.where(s.terms == 0.0, 0.0, s.terms / _divisor(s, xp=xp))
+    # Where several +inf have no limit the others are 0, but a NaN leaves nothing but what is outside.
+    nothing = xp.where(xp.isnan(s.total), s.total, 0.0)
+    y = xp.where(s.terms == 0.0, nothing, s.terms / _divisor(s, xp=xp))
+    return xp.where(s.outside, 0.0, y)
 
 
 def _divisor(s: _Terms, *, xp: Namespace) -> Array:
@@ -236,6 +239,7 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     if not narrow:  # to its last digits: a sum of small numbers and one 1 drops theirs
         total = whole + rest
 
+    maximum = xp.where(xp.isnan(total), total, maximum)  # XLA on the CPU may find one past a NaN
     undefined = (z == 0.0) & (maximum == xp.inf) & (size > 1.0)  # no limit for several +inf
     z = xp.where(undefined, xp.nan, z)
     return _Terms(maximum, z, error, terms, total, rest + (whole - 1.0), size, outside)
