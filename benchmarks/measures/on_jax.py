@@ -20,7 +20,7 @@ from softmaxes._cli.bench import NAMES, scores
 __all__ = ["SHAPES", "compilation", "temporaries", "times"]
 
 SHAPES = {"(1, 1e6)": (1, 1_000_000), "(256, 4096)": (256, 4096), "(16384, 64)": (16_384, 64)}
-COMPILATIONS = 7
+COMPILATIONS = 5
 
 
 class Compiled(NamedTuple):
