@@ -45,8 +45,10 @@ class Group(NamedTuple):
     settings: Mapping[str, str] = MappingProxyType({})
 
 
-# In the order of the table.
-GROUPS = {
+COMPILED = {"SOFTMAXES_NUMBA": "1"}
+
+# What NumPy computes, which Numba can do instead.
+OF_NUMPY = {
     "NumPy softmax and log_softmax, beside SciPy": Group(partial(on_numpy.values, FACES)),
     "NumPy softmax and log_softmax, beside SciPy, freed pages kept": Group(
         partial(on_numpy.values, FACES), PAGES_KEPT
@@ -58,18 +60,26 @@ GROUPS = {
     "NumPy axis 0, beside the last axis": Group(on_numpy.other_axes),
     "NumPy memory beyond the result, beside SciPy": Group(on_numpy.extra_memory),
     "NumPy 8 entries, beside SciPy": Group(partial(on_numpy.small, "numpy")),
-    "JAX eager 8 entries, beside jax.nn": Group(partial(on_numpy.small, "jax")),
-    "JAX compiled value, beside jax.nn": Group(partial(on_jax.times, "value")),
-    "JAX compiled gradient, beside jax.nn": Group(partial(on_jax.times, "gradient")),
-    "JAX compiled bfloat16 temporaries, beside jax.nn": Group(on_jax.temporaries),
-    "JAX time to compile, beside jax.nn": Group(on_jax.compilation),
+    "NumPy error of sums over axis 0, beside SciPy": Group(on_numpy.sums_over_axis_0),
     "PyTorch eager value and gradient, beside torch": Group(
         partial(on_torch.times, on_torch.eager)
     ),
     "PyTorch compiled value and gradient, beside torch": Group(
         partial(on_torch.times, on_torch.compiled)
     ),
-    "NumPy error of sums over axis 0, beside SciPy": Group(on_numpy.sums_over_axis_0),
+}
+# In the order of the table.
+GROUPS = {
+    **OF_NUMPY,
+    **{
+        f"{name}, loops compiled": Group(group.cases, {**group.settings, **COMPILED})
+        for name, group in OF_NUMPY.items()
+    },
+    "JAX eager 8 entries, beside jax.nn": Group(partial(on_numpy.small, "jax")),
+    "JAX compiled value, beside jax.nn": Group(partial(on_jax.times, "value")),
+    "JAX compiled gradient, beside jax.nn": Group(partial(on_jax.times, "gradient")),
+    "JAX compiled bfloat16 temporaries, beside jax.nn": Group(on_jax.temporaries),
+    "JAX time to compile, beside jax.nn": Group(on_jax.compilation),
 }
 BY_LENGTH, ROOFLINE = "softmax by length", "softmax roofline"
 
@@ -112,7 +122,7 @@ def measured(group: str, clock: str) -> Iterator[Measure]:
 
 def measured_apart(group: str, clock: str) -> Iterator[Measure]:
     """Yield the measures of a group, taken in a process that is started with its settings."""
-    if platform.libc_ver()[0] != "glibc":
+    if "GLIBC_TUNABLES" in GROUPS[group].settings and platform.libc_ver()[0] != "glibc":
         return
     with TemporaryDirectory() as results:
         options = "--only", f"^{re.escape(group)}$", "--clock", clock, "--results", results

@@ -22,7 +22,7 @@ __all__ = ["read", "write"]
 
 # What chooses instructions or memory; said with the results where it is set.
 SETTINGS = ("NPY_DISABLE_CPU_FEATURES", "ATEN_CPU_CAPABILITY", "XLA_FLAGS", "GLIBC_TUNABLES")
-PACKAGES = ("softmaxes", "numpy", "scipy", "jax", "torch")
+PACKAGES = ("softmaxes", "numpy", "numba", "scipy", "jax", "torch")
 STYLES = {"softmaxes": "-", "numpy.exp": ":", "exp": ":", "a": ":"}
 
 
