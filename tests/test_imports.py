@@ -160,7 +160,7 @@ def test_only_the_command_line_imports_the_command_line():
 @pytest.mark.parametrize("name", [name for name in PACKAGE if name != "__main__.py"])
 def test_every_module_can_be_imported_first(name):
     module = ".".join(["softmaxes", *Path(name).with_suffix("").parts]).removesuffix(".__init__")
-    for library in ("jax", "torch", "dask"):
+    for library in ("jax", "torch", "dask", "numba"):
         if f"_backends._{library}" in module or f"_cli._{library}" in module:
             pytest.importorskip(library)
     _python(f"import {module}")
