@@ -1,13 +1,20 @@
 """linear_cross_entropy is cross_entropy of the product, in value and derivatives, in little memory."""
 
 import tracemalloc
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
+import truth
+from cases import flushed
+from contract import CONTRACT
+from regimes import REGIMES, regime, seeded
+from test_contract import DTYPES, arguments, assert_is, known
+from test_losses import of_label, times
+from ulps import ulp_error
 
 import softmaxes as sm
-from softmaxes._cli.budgets import budget
+from softmaxes._cli.budgets import BUDGETS, budget
 
 ROWS, H, CLASSES = 13, 3, 29
 RNG = np.random.default_rng(0)
@@ -136,6 +143,66 @@ def test_a_bias_in_single_precision_gives_a_loss_in_single_precision(jax):
 
 # Special values -------------------------------------------------------------------------------------------------------
 
+CONTRACT_ROWS = {
+    name: row for name, row in CONTRACT.items() if row.options.keys() <= {"where"} and len(row.x)
+}
+every_row = pytest.mark.parametrize("row", CONTRACT_ROWS.values(), ids=CONTRACT_ROWS)
+
+
+@every_row
+def test_every_row_of_the_contract_holds_of_a_product_for_every_label(backend, row):
+    dtype, n = DTYPES.get(backend.name, "float64"), len(row.x)
+    x, options = arguments(backend, row, dtype)
+    features, labels = (
+        backend.asarray(np.ones((n, 1)), dtype),
+        backend.asarray(np.arange(n), "int64"),
+    )
+    weights = backend.xp.reshape(x, (n, 1))
+    loss = backend.run(sm.linear_cross_entropy, features, weights, labels, **options)
+    value = -np.array(row.log_softmax.value) if np.any(row.softmax.value) else np.zeros(n)
+    if np.isnan(value).any() and not np.isinf(row.x).any():  # NaN beside a label out of the support
+        value = np.full(n, np.nan)
+    assert_is(value, loss, backend)
+
+
+@every_row
+def test_every_row_of_the_contract_has_its_derivatives_by_the_scores_of_a_product(jax, row):
+    n = len(row.x)
+    x, where = (
+        np.asarray(a, t) for a, t in ((row.x, float), (row.options.get("where", True), bool))
+    )
+    where = np.broadcast_to(where, x.shape) if row.options else None
+    v = np.arange(3.0, 3.0 + n)
+    gradients = np.reshape([of_label(row, label) for label in range(n)], (n, n))
+    hvp = np.broadcast_to(times(row.softmax.jacobian, v), (n, n))
+    expected = gradients, hvp, times(gradients, v)
+    names = "gradient", "hvp", "jvp"
+    found = derivatives_by_weights()(x[:, None], v[:, None], where)
+    for name, due, actual in zip(names, expected, found, strict=True):
+        # The products that end a derivative sum up n numbers of size v.
+        bound = 1e-14 * v.sum()
+        close = np.isclose(np.reshape(actual, due.shape), known(due), 1e-14, bound, equal_nan=True)
+        assert (close | np.equal(due, None)).all(), (name, actual, due)
+
+
+@cache
+def derivatives_by_weights():
+    """Derivatives of the loss for every label, by the weights that one feature, 1, makes the scores of."""
+    import jax
+
+    def derivatives(w, v, where):
+        def of(label):
+            def f(w):
+                options = {} if where is None else {"where": where}
+                return sm.linear_cross_entropy(jax.numpy.ones(1), w, label, **options)
+
+            gradient = jax.grad(f)
+            return *jax.jvp(gradient, (w,), (v,)), jax.jvp(f, (w,), (v,))[1]
+
+        return jax.vmap(of)(jax.numpy.arange(len(w)))
+
+    return jax.jit(derivatives)
+
 
 def test_a_confident_example_has_a_small_loss_and_not_none(backend):
     features = backend.asarray([[20, 0]], "float32")
@@ -223,6 +290,41 @@ def test_a_label_on_a_masked_class_is_infinitely_far_with_a_finite_gradient(jax)
     assert loss == np.inf
     expected = sm.softmax(SCORES[0], where=where) @ WEIGHTS
     np.testing.assert_allclose(gradient[0], expected, rtol=1e-13)
+
+
+# Accuracy -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [2, 256])
+def test_the_loss_of_a_product_and_its_gradient_keep_the_budgets(jax, n, dtype, smoothing):
+    for name in REGIMES:
+        if smoothing and name == "alternating_huge":
+            continue  # the difference of two scores is beyond the largest number, and so the loss inf
+        x = regime(name, n, dtype, seeded(name, n))
+        for label in {0, int(np.argmax(x))}:
+            q = (1 - smoothing) * np.eye(n)[label] + smoothing / n  # exact, as n is a power of 2
+            loss, gradient = loss_and_gradient()(x[:, None], label, smoothing)
+            error = ulp_error(loss, truth.soft_cross_entropy(x, q), dtype, flush=flushed(n, True))
+            assert error <= BUDGETS["cross_entropy"], (name, label)
+            exact = truth.soft_cross_entropy_gradient(x, q)
+            error = ulp_error(
+                np.ravel(gradient), exact.value, dtype, scale=exact.entry_scale, flush=flushed(n)
+            )
+            assert error.max() <= BUDGETS["cross_entropy gradient"], (name, label)
+
+
+@cache
+def loss_and_gradient():
+    """The loss of scores that one feature, 1, makes of the weights, and its gradient by these."""
+    import jax
+
+    def loss(weights, label, smoothing):
+        features = jax.numpy.ones(1, weights.dtype)
+        return sm.linear_cross_entropy(features, weights, label, label_smoothing=smoothing)
+
+    return jax.jit(jax.value_and_grad(loss), static_argnums=2)
 
 
 # Derivatives on any library -------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from softmaxes._arrays import Array, Arrays, Factors, Product
-from softmaxes._backends._jax import differentiable, rematerialised
+from softmaxes._backends._jax import XP, differentiable, rematerialised
 from softmaxes._backends._jax_modes import Modes, value_and_tangent
 from softmaxes._rules import Rule
 
@@ -153,6 +153,8 @@ class Tiles(NamedTuple):
         return lax.dot_general(a, b, summed, preferred_element_type=self.working)
 
     def _f(self, arrays: Arrays) -> Array:
+        if self.rule.joint and jnp.issubdtype(arrays.labels.dtype, jnp.integer):
+            return _joint(self.rule)(arrays).y
         return differentiable(self.rule, (-1,))(arrays)
 
     def _zeros(self, *shape: int) -> Array:
@@ -207,6 +209,19 @@ def _alike(o: Operands, factors: Factors) -> tuple[Moving, Moving]:
     moving = {name: v for name, v in factors._asdict().items() if v is not None}
     start = {name: getattr(o, name) for name in moving}
     return start, {name: v.astype(start[name].dtype) for name, v in moving.items()}
+
+
+@cache
+def _joint(rule: Rule) -> Any:
+    """Return the function that shares what value and derivatives have in common."""
+    f = jax.custom_jvp(partial(rule.joint, axis=(-1,), xp=jnp))
+
+    def f_jvp(primals: tuple[Arrays], tangents: tuple[Arrays]) -> tuple[Any, Any]:
+        joint = f(*primals)
+        return joint, rule.joint_jvp(joint, *primals, *tangents, axis=(-1,), xp=XP)
+
+    f.defjvp(f_jvp)
+    return f
 
 
 @cache

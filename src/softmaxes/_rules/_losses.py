@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Axes, Namespace
+from softmaxes._rules._joint import cross_entropy_of_numbers, cross_entropy_of_numbers_jvp
 from softmaxes._rules._normalisers import softmax
 from softmaxes._rules._rule import (
     Rule,
@@ -89,6 +90,8 @@ cross_entropy = Rule(
     probabilities=softmax,
     beside=targets,
     reduces=True,
+    joint=cross_entropy_of_numbers,
+    joint_jvp=cross_entropy_of_numbers_jvp,
 )
 
 

@@ -30,6 +30,10 @@ class Rule(NamedTuple):
     of the gradient of the sum of all outputs. The probabilities are the output itself, or that of
     the rule `probabilities` on the same arrays; with a rule `beside`, p is the pair of its output
     and theirs. `reduces` tells whether the output has one entry per slice instead of one per score.
+
+    `joint(arrays)`, where there is one, is for class numbers along the last axis the output along
+    with its gradient by x and the probabilities, and `joint_jvp(joint, arrays, tangents)` what a
+    tangent of x makes of all three.
     """
 
     primal: Callable[..., Array]
@@ -39,6 +43,8 @@ class Rule(NamedTuple):
     probabilities: Rule | None = None
     beside: Rule | None = None
     reduces: bool = False
+    joint: Any = None
+    joint_jvp: Any = None
 
 
 def covariance(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
