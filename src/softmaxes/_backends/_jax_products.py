@@ -89,7 +89,7 @@ class Tiles(NamedTuple):
         def few(y: Array, start: Array, step: int, new: Array) -> Array:
             return _put(y, self._f(_rows(arrays, start, step)), start)
 
-        return _over(few, self._zeros(o.features.shape[0], 1), self.few)
+        return _over(few, self._zeros(o.features.shape[0], 1), self._few(o))
 
     def gradients(self, o: Operands, u: Array, *, soft: bool = False) -> Gradients:
         """Return the values and the cotangents for the column u, that of soft labels if asked."""
@@ -98,7 +98,7 @@ class Tiles(NamedTuple):
             part = o.rows(start, step)
             y, by_scores, by_labels = self._tile_gradients(part, _rows(u, start, step), soft)
             # A row seen before counts once; in one that has no gradient, anything may stand.
-            counts = new & jnp.any(by_scores != 0, axis=1, keepdims=True)
+            counts = new & (jnp.max(jnp.abs(by_scores), axis=1, keepdims=True, initial=0) != 0)
             by_features = self._product(by_scores, o.weights, (1, 0))
             return Gradients(
                 _put(g.y, y, start),
@@ -111,7 +111,9 @@ class Tiles(NamedTuple):
         (n, h), c = o.features.shape, o.weights.shape[0]
         zeros = self._zeros(n, 1), self._zeros(n, h), self._zeros(c, h), self._zeros(c)
         start = Gradients(*zeros, self._zeros(n, c) if soft else None)
-        found: Gradients = _over(tile, start, self.rows)
+        # What one reading makes of the scores takes no more than they do, but for smoothing.
+        lean = self._is_joint(o) and o.label_smoothing is None
+        found: Gradients = _over(tile, start, self.rows * 3 // 2 if lean else self.rows)
         return found
 
     def _tile_gradients(self, o: Operands, u: Array, soft: bool) -> tuple[Array, Array, Array]:
@@ -131,7 +133,7 @@ class Tiles(NamedTuple):
         n, c = arrays.x.shape
         by_labels = [self._zeros(n, c)] if soft else []
         carry = self._zeros(n, 1), jnp.zeros((n, c), o.weights.dtype), *by_labels
-        return (*_over(few, carry, self.few), None)[:3]
+        return (*_over(few, carry, self._few(o)), None)[:3]
 
     def _added(self, total: Array, by_scores: Array, features: Array) -> Array:
         """Return total + by_scores.T @ features, without an array of its size beside it."""
@@ -153,9 +155,14 @@ class Tiles(NamedTuple):
         return lax.dot_general(a, b, summed, preferred_element_type=self.working)
 
     def _f(self, arrays: Arrays) -> Array:
-        if self.rule.joint and jnp.issubdtype(arrays.labels.dtype, jnp.integer):
-            return _joint(self.rule)(arrays).y
-        return differentiable(self.rule, (-1,))(arrays)
+        f = _joint(self.rule) if self._is_joint(arrays) else differentiable(self.rule, (-1,))
+        return f(arrays)
+
+    def _few(self, o: Operands) -> int:
+        return self.rows * 2 if self._is_joint(o) else self.few
+
+    def _is_joint(self, o: Operands | Arrays) -> bool:
+        return bool(self.rule.joint) and jnp.issubdtype(o.labels.dtype, jnp.integer)
 
     def _zeros(self, *shape: int) -> Array:
         return jnp.zeros(shape, self.working)
@@ -213,7 +220,7 @@ def _alike(o: Operands, factors: Factors) -> tuple[Moving, Moving]:
 
 @cache
 def _joint(rule: Rule) -> Any:
-    """Return the function that shares what value and derivatives have in common."""
+    """Return the function whose derivatives share what they read of the scores with it."""
     f = jax.custom_jvp(partial(rule.joint, axis=(-1,), xp=jnp))
 
     def f_jvp(primals: tuple[Arrays], tangents: tuple[Arrays]) -> tuple[Any, Any]:
@@ -221,7 +228,7 @@ def _joint(rule: Rule) -> Any:
         return joint, rule.joint_jvp(joint, *primals, *tangents, axis=(-1,), xp=XP)
 
     f.defjvp(f_jvp)
-    return f
+    return lambda arrays: f(arrays).y
 
 
 @cache

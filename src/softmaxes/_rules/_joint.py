@@ -37,10 +37,10 @@ def cross_entropy_of_numbers(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Jo
     own, share, others = 1.0, 0.0, 0.0
     y = xp.log1p(s.excess)
     if smoothing is not None:
-        m = xp.sum(xp.astype(~s.outside, arrays.x.dtype), axis=axis, keepdims=True)
+        m, spread = _spread(s, arrays, axis=axis, xp=xp)
         own, share = 1.0 - smoothing, smoothing / xp.where(m == 0.0, 1.0, m)
         others = share * (m - 1.0)
-        y = y + sum_where(~s.outside, -share * s.z, axis=axis, xp=xp)
+        y = y + xp.where(spread == 0.0, 0.0, (share * n) * spread)
     below = _below_the_maximum(s, arrays, xp.where(known, label, 0), xp=xp)
     y = y + xp.where(own == 0.0, 0.0, own * below)
     y = xp.where(empty, 0.0, xp.where(known, y, xp.nan))
@@ -68,6 +68,17 @@ def cross_entropy_of_numbers_jvp(
     v = xp.where(p == 0.0, 0.0, v - sum_where(p > 0.5, v, axis=axis, xp=xp))
     dp = xp.where(p == 0.0, 0.0, p * (v - xp.sum(p * v, axis=axis, keepdims=True)))
     return Joint(dy, xp.where(xp.isnan(gradient), gradient, dp), dp)
+
+
+def _spread(s: Any, arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array]:
+    """Return how many classes take part, and the sum of M - x over them, over all n classes."""
+    x, n = arrays.x, arrays.x.shape[-1]
+    m = xp.sum(xp.astype(~s.outside, x.dtype), axis=axis, keepdims=True)
+    below = (x != s.maximum) & ~s.outside
+    gap = (_primals._finite(s.maximum, xp=xp) - x) / n
+    spread = sum_where(below, gap, axis=axis, xp=xp)
+    infinite = xp.where(s.total > 1.0, xp.nan, xp.where(m > 1.0, xp.inf, 0.0))
+    return m, xp.where(s.maximum == xp.inf, infinite, spread)
 
 
 def _below_the_maximum(s: Any, arrays: Arrays, label: Array, *, xp: Namespace) -> Array:
