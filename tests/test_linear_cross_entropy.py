@@ -165,6 +165,7 @@ def test_every_row_of_the_contract_holds_of_a_product_for_every_label(backend, r
     assert_is(value, loss, backend)
 
 
+@pytest.mark.slow
 @every_row
 def test_every_row_of_the_contract_has_its_derivatives_by_the_scores_of_a_product(jax, row):
     n = len(row.x)
