@@ -40,19 +40,12 @@ Flat: TypeAlias = Sequence[Array]
 def apply(rule: Rule, call: Call) -> Array:
     """Return the rule's function of the call's arrays."""
     keep_from_the_compiler()
-    if not torch.compiler.is_compiling() and not _can_move(call.arrays):
+    if not torch.compiler.is_compiling() and not _shared.can_move(call.arrays):
         f = _OfScores(rule, call.axis, call.working, call.dtype)
         y = f.by_numpy(rule.primal, f.wide(call.arrays))
         if y is not None:
             return y.to(call.dtype)
     return applied(rule.primal.__name__, call.axis, call.working, call.dtype, call.arrays)
-
-
-def _can_move(arrays: Flat) -> bool:
-    """Tell whether a derivative may be asked for."""
-    # Within a transformation it may, and a batch refuses to tell whether it moves.
-    is_transformed = torch._C._functorch.maybe_current_level() is not None
-    return is_transformed or _shared.can_move(arrays)
 
 
 def compute(f: Callable[..., Array], jvp: Callable[..., Array], *arguments: Any) -> Array:
@@ -112,7 +105,7 @@ class _OfScores:
         if not self.needs_only_x(needs):
             return transposed(partial(self.tangent, y, arrays), arrays, u, needs)
         p, _ = ingredients(self.rule, partial(self.known, y, arrays), Arrays(None))
-        evaluated = self.by_pytorch if _can_move([y, *arrays, u]) else self.evaluated
+        evaluated = self.by_pytorch if _shared.can_move([y, *arrays, u]) else self.evaluated
         g = evaluated(self.rule.vjp, p, self.wide(arrays), u.to(self.working))
         return g, *(None for _ in arrays[1:])
 

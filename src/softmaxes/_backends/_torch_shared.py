@@ -37,6 +37,9 @@ def by_rows(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any) 
 
 def can_move(arrays: Sequence[Any]) -> bool:
     """Tell whether a derivative of what is computed of the tensors may be asked for."""
+    # Within a transformation it may, and a batch refuses to tell whether it moves.
+    if torch._C._functorch.maybe_current_level() is not None:
+        return True
     tensors = [a for a in arrays if a is not None]
     recorded = torch.is_grad_enabled() and any(a.requires_grad for a in tensors)
     return recorded or any(forward_ad.unpack_dual(a).tangent is not None for a in tensors)
