@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,6 @@ OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 compiled = partial(njit, cache=True, **OPTIONS)
 # Else every slice of an array that a function is handed would be counted as one more reference.
 inlined = partial(njit, forceinline=True, **OPTIONS)
-of_dtypes = partial(overload, jit_options=OPTIONS)
 
 
 class _Format(NamedTuple):
@@ -70,6 +70,19 @@ FORMATS = {
 }
 
 
+def _of_dtypes(made: Callable[[Any], Any]) -> Any:
+    """Return a function for compiled code, which is `made(dtype)` for the dtype of its first argument."""
+
+    def of_any(*arguments: Any) -> Any:
+        raise NotImplementedError
+
+    def of_types(*arguments: Any) -> Any:
+        return made(as_dtype(arguments[0]).type)
+
+    overload(of_any, jit_options=OPTIONS, strict=False)(of_types)
+    return wraps(made)(of_any)
+
+
 def _parts_of_exp(real: Any) -> Any:
     """Return a function of z and an error: the bits of e^r, and those of k where an exponent has its."""
     known = FORMATS[real]
@@ -92,38 +105,26 @@ def _parts_of_exp(real: Any) -> Any:
     return parts
 
 
-def near(x: Any, shift: Any) -> Any:
+@_of_dtypes
+def near(real: Any) -> Any:
     """Return exp(x) for a score in bounds, whose shift is 0."""
-    raise NotImplementedError
+    integer, parts, zero = FORMATS[real].integer, _parts_of_exp(real), real(0.0)
 
-
-@of_dtypes(near)
-def _near_of_dtype(x: Any, shift: Any) -> Any:
-    real = as_dtype(x).type
-    integer, parts = FORMATS[real].integer, _parts_of_exp(real)
-    zero = real(0.0)
-
-    def near(x: Any, shift: Any) -> Any:
+    def of(x: Any, shift: Any) -> Any:
         bits, power = parts(x, zero)
         return integer(bits + power).view(real)
 
-    return near
+    return of
 
 
-def far(x: Any, shift: Any) -> Any:
+@_of_dtypes
+def far(real: Any) -> Any:
     """Return exp(x - shift) 2^`raised` for a score up to the maximum, 0 where it is as good as that."""
-    raise NotImplementedError
-
-
-@of_dtypes(far)
-def _far_of_dtype(x: Any, shift: Any) -> Any:
-    real = as_dtype(x).type
-    known = FORMATS[real]
-    integer, parts = known.integer, _parts_of_exp(real)
-    least, zero = real(known.least), real(0.0)
+    known, parts = FORMATS[real], _parts_of_exp(real)
+    integer, least, zero = known.integer, real(known.least), real(0.0)
     raising = integer(known.raised << known.exponent)
 
-    def far(x: Any, shift: Any) -> Any:
+    def of(x: Any, shift: Any) -> Any:
         z = x - shift
         part = z - x
         error = (x - (z - part)) - (shift + part)
@@ -131,69 +132,61 @@ def _far_of_dtype(x: Any, shift: Any) -> Any:
         y = integer(bits + integer(power + raising)).view(real)
         return zero if z < least else y
 
-    return far
+    return of
 
 
-def key_of(x: Any) -> Any:
-    """Return an integer, larger for a larger number, and for a NaN beyond those of all numbers."""
-    raise NotImplementedError
-
-
-@of_dtypes(key_of)
-def _key_of_dtype(x: Any) -> Any:
-    real = as_dtype(x).type
-    integer = FORMATS[real].integer
+def _turned(integer: Any) -> Any:
+    """Return the function that turns the bits of a number, seen as integers, into their order, and back."""
     sign, others = integer(np.iinfo(integer).bits - 1), integer(np.iinfo(integer).max)
 
-    def key(x: Any) -> Any:
-        bits = real(x).view(integer)
+    @inlined()
+    def turned(bits: Any) -> Any:
         return integer(bits ^ ((bits >> sign) & others))
 
-    return key
+    return turned
 
 
-def number_of(key: Any) -> Any:
+@_of_dtypes
+def key_of(real: Any) -> Any:
+    """Return an integer, larger for a larger number, and for a NaN beyond those of all numbers."""
+    integer = FORMATS[real].integer
+    turned = _turned(integer)
+
+    def of(x: Any) -> Any:
+        return turned(real(x).view(integer))
+
+    return of
+
+
+@_of_dtypes
+def number_of(integer: Any) -> Any:
     """Return the number whose key this is."""
-    raise NotImplementedError
-
-
-@of_dtypes(number_of)
-def _number_of_dtype(key: Any) -> Any:
-    integer = as_dtype(key).type
     real = next(real for real, known in FORMATS.items() if known.integer is integer)
-    sign, others = integer(np.iinfo(integer).bits - 1), integer(np.iinfo(integer).max)
+    turned = _turned(integer)
 
-    def number(key: Any) -> Any:
-        return integer(key ^ ((key >> sign) & others)).view(real)
+    def of(key: Any) -> Any:
+        return integer(turned(key)).view(real)
 
-    return number
+    return of
 
 
-def lowering_of(x: Any) -> Any:
+@_of_dtypes
+def lowering_of(real: Any) -> Any:
     """Return 2^-`raised`."""
-    raise NotImplementedError
+    lowering = 2.0 ** -FORMATS[real].raised
 
-
-@of_dtypes(lowering_of)
-def _lowering_of_dtype(x: Any) -> Any:
-    lowering = 2.0 ** -FORMATS[as_dtype(x).type].raised
-
-    def number(x: Any) -> Any:
+    def of(x: Any) -> Any:
         return lowering
 
-    return number
+    return of
 
 
-def are_in_bounds(highest: Any, lowest: Any) -> Any:
-    """Tell whether scores between these need no shift."""
-    raise NotImplementedError
+@_of_dtypes
+def are_in_bounds(real: Any) -> Any:
+    """Tell whether scores between the highest and the lowest need no shift."""
+    bound = FORMATS[real].bound
 
-
-@of_dtypes(are_in_bounds)
-def _are_in_bounds_of_dtype(highest: Any, lowest: Any) -> Any:
-    bound = FORMATS[as_dtype(highest).type].bound
-
-    def are_in_bounds(highest: Any, lowest: Any) -> Any:
+    def of(highest: Any, lowest: Any) -> Any:
         return -bound <= lowest and -bound <= highest <= bound
 
-    return are_in_bounds
+    return of
