@@ -13,7 +13,6 @@ from regimes import REGIMES, regime, seeded
 import softmaxes as sm
 from softmaxes._backends import _columns, _moderate, _numpy, _ordinary, _sums, _threads
 from softmaxes._backends._compiled import loops
-from softmaxes._backends._moderate import BOUNDS
 
 LARGE = (700, 1500)  # several tiles
 LONG = 3 * _sums.TILE + 5
@@ -275,7 +274,7 @@ def test_one_row_alone_has_the_same_bits_as_among_many(function, kind, dtype):
     rng = np.random.default_rng(17)
     for n in (1, 2, 8, 9, 127, 300, 2048, 2049):
         x = COLUMNS[kind](rng.normal(scale=4, size=(20, n))).astype(dtype)
-        x[:2] = np.array([[0.25], [31]]) * BOUNDS[x.dtype] * rng.choice([-1, 1, 0.5], n)
+        x[:2] = np.array([[0.25], [31]]) * _moderate.BOUNDS[x.dtype] * rng.choice([-1, 1, 0.5], n)
         expected = function(np.tile(x, (1 + 3000 // n, 1)), axis=-1)[: len(x)]
         with np.errstate(all="raise"):
             for row, y in zip(x, expected, strict=True):

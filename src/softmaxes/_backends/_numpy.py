@@ -44,7 +44,7 @@ def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     matrices = mapped(partial(_matrix, shape=shape, k=k), moved)
     rows, n = math.prod(shape[:-k]), math.prod(shape[-k:])
 
-    first, *others = _tiles(rows, n, SMALL if loops() is None else loops().TILE)
+    first, *others = _tiles(rows, n, _at_once(SMALL))
     with quiet(np):
         y = _general(f, call, matrices, first)
         out = np.empty((rows, y.shape[-1]), call.dtype)
@@ -81,6 +81,11 @@ def _tiles(rows: int, n: int, entries: int = SMALL) -> list[slice]:
         return [slice(rows)]
     step = max(1, entries // n)
     return [slice(i, i + step) for i in range(0, rows, step)]
+
+
+def _at_once(entries: int) -> int:
+    """Return how many entries to work at once: so many of NumPy's own, or those of compiled loops."""
+    return entries if loops() is None else int(loops().TILE)
 
 
 def _tile(a: Array, call: Call, rows: Any) -> Array:
@@ -178,7 +183,7 @@ def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State
         state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
         state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
     out = _empty(moved, x, call, reduces=reduces)
-    tiles = _tiles(len(x), x.shape[-1], TILE if loops() is None else loops().TILE)
+    tiles = _tiles(len(x), x.shape[-1], _at_once(TILE))
     with np.errstate(all="ignore"):
         each(partial(_plain, f, call, (Arrays(x, where), *state), out), tiles)
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
