@@ -24,6 +24,8 @@ LIBRARIES = ("numpy", "strict", "jax", "torch", "dask", "cupy")
 # On PyTorch what is its own; the rest of the suite on it is `backend(torch)`.
 SELECTED = ("-k", "not [torch or test_torch")
 TOGETHER = "numpy,strict,jax,torch"
+# A backend needs its library to be imported, and has no examples.
+EXAMPLES = ("--doctest-modules", "--ignore=src/softmaxes/_backends", "src")
 
 
 def groups(*names: str) -> tuple[str, ...]:
@@ -50,8 +52,7 @@ def pytest(session: nox.Session, *arguments: str, backends: str, **environment: 
 def tests(session: nox.Session) -> None:
     """Test on NumPy, array-api-strict, JAX and PyTorch, and run the examples of docstrings."""
     session.install("-e.", *groups("test", "torch"))
-    everything = ("--doctest-modules", "src", "tests")
-    pytest(session, *SELECTED, "-m", "not slow", *everything, backends=TOGETHER)
+    pytest(session, *SELECTED, "-m", "not slow", *EXAMPLES, "tests", backends=TOGETHER)
 
 
 @nox.session(default=False)
@@ -103,7 +104,7 @@ def bare(session: nox.Session) -> None:
 def doctest(session: nox.Session) -> None:
     """Run the docstring examples."""
     session.install("-e.", *groups("test"))
-    session.run("pytest", "--doctest-modules", "src", *session.posargs)
+    session.run("pytest", *EXAMPLES, *session.posargs)
 
 
 @nox.session(default=False)
