@@ -218,6 +218,19 @@ def test_a_confident_example_has_a_small_loss_and_not_none(backend):
         assert f"{float(backend.run(gradient, features)[0, 0]):.3g}" == "-4.12e-09"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loss_is_finite_where_only_the_gap_between_two_scores_overflows(backend, dtype):
+    largest = float(np.finfo(dtype).max)
+    features = backend.asarray([[largest]], dtype)
+    weights = backend.asarray([[1.0]] * 99 + [[-1.0]], dtype)
+    found = [
+        backend.run(sm.linear_cross_entropy, features, weights, [label], label_smoothing=smoothing)
+        for label, smoothing in ((0, 0.5), (99, 0.75))
+    ]
+    found = [float(backend.to_numpy(y)[0]) / largest for y in found]
+    np.testing.assert_allclose(found, [0.01, 0.515], rtol=8 * np.finfo(dtype).eps)
+
+
 def test_no_rows_and_one_class(backend):
     weights = backend.asarray(WEIGHTS)
     none = backend.run(

@@ -262,6 +262,20 @@ def test_smoothing_spreads_the_labels_over_the_classes_that_are_left(backend, dt
     assert_is([0.5, 0, 0, -0.5], found, backend)
 
 
+def test_a_loss_is_finite_where_only_the_gap_between_two_scores_overflows(backend, dtype):
+    largest = float(np.finfo(dtype).max)
+    scores, q = np.full(100, largest), np.zeros(100)
+    scores[-1], q[0], q[-1] = -largest, 0.75, 0.25
+    x = backend.asarray(scores, dtype)
+    found = [
+        backend.run(sm.cross_entropy, x, 0, label_smoothing=0.5),
+        backend.run(sm.cross_entropy, x, 99, label_smoothing=0.75),
+        backend.run(sm.cross_entropy, x, backend.asarray(q, dtype)),
+    ]
+    found = [float(backend.to_numpy(y)) / largest for y in found]
+    np.testing.assert_allclose(found, [0.01, 0.515, 0.5], rtol=8 * np.finfo(dtype).eps)
+
+
 def test_soft_labels_of_any_sum_scale_the_loss(backend, dtype):
     x, q = backend.asarray(X, dtype), np.array([[1, 2, 5], [0, 0, 0], [4, 0, 4]])
     single = [backend.run(sm.cross_entropy, x, backend.asarray([i] * 3, "int64")) for i in range(3)]

@@ -89,8 +89,14 @@ def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 
 def cross_entropy(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    s = _terms(arrays, axis=axis, xp=xp)
-    loss = _expected_cost(targets(arrays, axis=axis, xp=xp), s, axis=axis, xp=xp)
+    s, x = _terms(arrays, axis=axis, xp=xp), arrays.x
+    q = targets(arrays, axis=axis, xp=xp)
+    costs = _costs(q, s, xp=xp)
+    if arrays.label_smoothing is not None or not xp.isdtype(arrays.labels.dtype, "integral"):
+        # The difference of two scores may overflow where a part of it does not.
+        apart = (s.z == -xp.inf) & ~s.outside & xp.isfinite(s.maximum)
+        costs = xp.where(apart & (q != 0.0), q * s.maximum - q * x, costs)
+    loss = _expected_cost(q, costs, s, axis=axis, xp=xp)
     return xp.where(s.maximum == -xp.inf, 0.0, loss)
 
 
@@ -111,7 +117,8 @@ def targets(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 def entropy(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     s = _terms(arrays, axis=axis, xp=xp)
-    h = _expected_cost(_probabilities(s, xp=xp), s, axis=axis, xp=xp)
+    p = _probabilities(s, xp=xp)
+    h = _expected_cost(p, _costs(p, s, xp=xp), s, axis=axis, xp=xp)
     return xp.where(s.maximum == -xp.inf, 0.0, h)
 
 
@@ -157,10 +164,15 @@ def _distributions(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array,
     return p, q, r
 
 
-def _expected_cost(q: Array, s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
-    """Return -Σ q log p, of whose two parts none is negative."""
+def _costs(q: Array, s: _Terms, *, xp: Namespace) -> Array:
+    """Return -q z, which is 0 where q is."""
     z = xp.where(s.outside, -xp.inf, s.z)
-    below = _sum(xp.where(q == 0.0, 0.0, -q * z), axis=axis, xp=xp)
+    return xp.where(q == 0.0, 0.0, -q * z)
+
+
+def _expected_cost(q: Array, costs: Array, s: _Terms, *, axis: Axes, xp: Namespace) -> Array:
+    """Return -Σ q log p, of whose two parts none is negative."""
+    below = _sum(costs, axis=axis, xp=xp)
     return _sum(q, axis=axis, xp=xp) * xp.log1p(s.excess) + below
 
 
