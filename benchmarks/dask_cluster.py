@@ -12,6 +12,7 @@ disk; as Dask comes it would be stopped and its work done again, which no time w
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -121,6 +122,7 @@ def measured(function: Callable[..., Array], x: Array) -> tuple[float, ...]:
         LocalCluster(n_workers=WORKERS, memory_limit=MEMORY, **options) as cluster,
         Client(cluster) as client,
     ):
+        client.run(quiet)
         forget(function(x.blocks[:4, :2], axis=-1))  # what is imported once
         workers = [psutil.Process(pid) for pid in client.run(lambda: psutil.Process().pid).values()]
         with Peak(workers) as peak:
@@ -128,6 +130,11 @@ def measured(function: Callable[..., Array], x: Array) -> tuple[float, ...]:
             forget(function(x, axis=-1))
             seconds = time.perf_counter() - start, processor_time(workers) - used
         return *seconds, peak.bytes / 1e6
+
+
+def quiet() -> None:
+    """Say nothing each time that a worker waits for memory."""
+    logging.getLogger("distributed.worker.memory").setLevel(logging.ERROR)
 
 
 def forget(y: Array) -> None:
