@@ -92,6 +92,9 @@ def test_numbers_longer_than_double_stay_as_long(function):
     y = function(x, axis=-1)
     assert y.dtype == x.dtype
     np.testing.assert_allclose(y, function(x.astype(float), axis=-1), rtol=1e-15)
+    if function is not sm.logsumexp:
+        _, pullback = sm.vjp(function, x)
+        assert pullback(x**0).dtype == x.dtype
 
 
 def test_the_largest_score_has_the_largest_probability_though_exp_errs():
@@ -241,6 +244,15 @@ def test_long_columns_have_the_same_bits_as_rows_for_every_number_of_threads(fun
     for threads in (1, 2, 5):
         monkeypatch.setenv("SOFTMAXES_NUM_THREADS", str(threads))
         np.testing.assert_array_equal(function(x, axis=0), expected)
+
+
+@pytest.mark.parametrize("scale", [1, 100, 300])
+@every_function
+def test_a_long_row_is_that_of_double_precision(function, scale):
+    x = np.random.default_rng(14).normal(scale=scale, size=2 * _sums.TILE + 7).astype("float32")
+    expected = function(x.astype("float64"), axis=-1)
+    info = np.finfo("float32")
+    np.testing.assert_allclose(function(x, axis=-1), expected, 6 * info.eps, info.tiny)
 
 
 @every_function

@@ -14,6 +14,7 @@ import numpy as np
 from softmaxes import _rules
 from softmaxes._arrays import Array, Arrays
 from softmaxes._backends._compiled import loops
+from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._sums import others, top
 
 __all__ = ["FORMULAS", "of_rows"]
@@ -32,7 +33,7 @@ def of_rows(f: Any, p: Array, arrays: Arrays, u: Array) -> tuple[Array, Array] |
     options = arrays[2:] if takes_a_mask else arrays[1:]
     if p.size == 0 or u.shape != p.shape or any(a is not None for a in options):
         return None
-    if loops() is not None:
+    if loops() is not None and p.dtype in BOUNDS:
         by_loops: tuple[Array, Array] = loops().cotangents(f, p, u)
         return by_loops
     place = top(p)

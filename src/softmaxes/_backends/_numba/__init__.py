@@ -21,10 +21,22 @@ import numpy as np
 
 from softmaxes import _primals
 from softmaxes._arrays import Array, Call
+from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba._columns import COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS
-from softmaxes._backends._numba._rows import ROWS, divide, extremes, subtract, sums
-from softmaxes._backends._numba._slices import BLOCK, LANES, log_of_sum, of_sums, scale_of_row
+from softmaxes._backends._numba._rows import (
+    ROWS,
+    Scale,
+    divide,
+    extremes,
+    of_sum,
+    of_sums_below,
+    scale_of_row,
+    subtract,
+    sum_below,
+    sum_near,
+)
+from softmaxes._backends._numba._slices import BLOCK, LANES, log_of_sum
 from softmaxes._backends._sums import FORMULAS
 from softmaxes._backends._sums import TILE as PART
 from softmaxes._backends._threads import each
@@ -50,8 +62,8 @@ class Finished(NamedTuple):
 def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | None] | None:
     """Return what takes the few rows of a call to the result, or to None; None where there are none."""
     n = call.shape[-1]
-    is_few = 0 < math.prod(call.shape) <= TILE
-    if f not in ROWS or call.axis != (-1,) or call.dtype != call.working or not is_few:
+    is_known = f in ROWS and call.axis == (-1,) and np.dtype(call.working) in BOUNDS
+    if not is_known or call.dtype != call.working or not 0 < math.prod(call.shape) <= TILE:
         return None
     loop, matrix = ROWS[f], (math.prod(call.shape[:-1]), n)
     reduces = FORMULAS[f].reduces
@@ -81,30 +93,47 @@ def _of_parts(
     f: Callable[..., Array], x: Array, where: Array | None, y: Array, excess: Array
 ) -> None:
     """Do what the loop over rows does, for one long row, whose parts the threads share."""
+    has_terms, number = f is _primals.softmax, x.dtype.type
 
     def mask(part: slice) -> Array | None:
         return None if where is None else where[part]
 
-    def sums_of(part: slice) -> tuple[float, float, int]:
-        terms = y[part] if f is _primals.softmax else None
-        return sums(x[part], mask(part), scale, terms, np.empty(BLOCK, x.dtype))
+    def room(part: slice) -> tuple[Array | None, Array, Array]:
+        return y[part] if has_terms else None, np.empty(BLOCK, x.dtype), np.empty(LANES, x.dtype)
+
+    def near(part: slice) -> tuple[float, float, float]:
+        return sum_near(x[part], mask(part), *room(part))
+
+    def below(part: slice) -> tuple[float, int]:
+        return sum_below(x[part], mask(part), scale, *room(part))
 
     def finish(part: slice) -> None:
-        if f is _primals.softmax:
-            divide(y[part], divisor)
+        if has_terms:
+            divide(y[part], number(found.largest), found.divisor)
         else:
-            subtract(x[part], mask(part), scale.maximum, excess[0], y[part])
+            subtract(x[part], mask(part), number(found.maximum), found.excess, y[part])
 
     parts = [slice(start, start + PART) for start in range(0, x.size, PART)]
-    found = each(lambda part: extremes(x[part], mask(part)), parts)
-    highest, lowest, have_minus_inf = zip(*found, strict=True)
-    scale = scale_of_row(np.max(highest), np.min(lowest), any(have_minus_inf))
-    totals, errors, counts = zip(*each(sums_of, parts), strict=True)
-    excess[0], divisor = of_sums(scale, math.fsum(totals + errors), sum(counts))
+    highest, lowest, totals = zip(*each(near, parts), strict=True)
+    found = of_sum(number(np.max(highest)), number(np.min(lowest)), math.fsum(totals), has_terms)
+    if math.isnan(found.excess):
+        highest, lowest, have_minus_inf = zip(
+            *each(lambda part: extremes(x[part], mask(part)), parts), strict=True
+        )
+        scale = scale_of_row(number(np.max(highest)), number(np.min(lowest)), any(have_minus_inf))
+        maximum, shift, largest = map(number, scale[:3])
+        scale = Scale(maximum, shift, largest, scale.lowering)
+        totals, counts = zip(*each(below, parts), strict=True)
+        found = of_sums_below(scale, math.fsum(totals), sum(counts))
+    excess[0] = found.excess
     if f in (_primals.softmax, _primals.log_softmax):
         each(finish, parts)
     else:
-        y[0] = excess[0] if f is _primals.excess else log_of_sum(scale.maximum, excess[0])
+        y[0] = (
+            found.excess
+            if f is _primals.excess
+            else log_of_sum(number(found.maximum), found.excess)
+        )
 
 
 def columns(f: Callable[..., Array], x: Array, out: Array, part: slice) -> Array:

@@ -15,7 +15,7 @@ from numba.np.numpy_support import as_dtype
 from softmaxes._backends._moderate import BOUNDS
 
 __all__ = [
-    "are_in_bounds",
+    "bound_of",
     "compiled",
     "far",
     "inlined",
@@ -110,7 +110,7 @@ def near(real: Any) -> Any:
     """Return exp(x) for a score in bounds, whose shift is 0."""
     integer, parts, zero = FORMATS[real].integer, _parts_of_exp(real), real(0.0)
 
-    def of(x: Any, shift: Any) -> Any:
+    def of(x: Any) -> Any:
         bits, power = parts(x, zero)
         return integer(bits + power).view(real)
 
@@ -182,11 +182,11 @@ def lowering_of(real: Any) -> Any:
 
 
 @_of_dtypes
-def are_in_bounds(real: Any) -> Any:
-    """Tell whether scores between the highest and the lowest need no shift."""
+def bound_of(real: Any) -> Any:
+    """Return the absolute value up to which scores need no shift."""
     bound = FORMATS[real].bound
 
-    def of(highest: Any, lowest: Any) -> Any:
-        return -bound <= lowest and -bound <= highest <= bound
+    def of(x: Any) -> Any:
+        return bound
 
     return of
