@@ -226,7 +226,7 @@ COLUMNS = {
 @every_function
 def test_columns_have_the_same_bits_as_rows(function, kind, dtype):
     rng = np.random.default_rng(10)
-    for n in (2, 7, 8, 9, 127, 128, 129, 300, 1001):
+    for n in (2, 7, 8, 9, 127, 128, 129, 300, 1001, 8193):
         x = COLUMNS[kind](rng.normal(size=(2, n, 40))).astype(dtype)
         expected = function(np.ascontiguousarray(np.moveaxis(x, 1, -1)), axis=-1)
         found = function(x, axis=1)

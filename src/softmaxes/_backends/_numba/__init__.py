@@ -24,19 +24,16 @@ from softmaxes._arrays import Array, Call
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba._columns import COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS
-from softmaxes._backends._numba._rows import (
-    ROWS,
+from softmaxes._backends._numba._long import of_sum, sum_near
+from softmaxes._backends._numba._rows import ROWS, divide, extremes, subtract, sums
+from softmaxes._backends._numba._slices import (
+    BLOCK,
+    LANES,
     Scale,
-    divide,
-    extremes,
-    of_sum,
-    of_sums_below,
+    log_of_sum,
+    of_sums,
     scale_of_row,
-    subtract,
-    sum_below,
-    sum_near,
 )
-from softmaxes._backends._numba._slices import BLOCK, LANES, log_of_sum
 from softmaxes._backends._sums import FORMULAS
 from softmaxes._backends._sums import TILE as PART
 from softmaxes._backends._threads import each
@@ -93,47 +90,38 @@ def _of_parts(
     f: Callable[..., Array], x: Array, where: Array | None, y: Array, excess: Array
 ) -> None:
     """Do what the loop over rows does, for one long row, whose parts the threads share."""
-    has_terms, number = f is _primals.softmax, x.dtype.type
+    number = x.dtype.type  # compiled code hands numbers over in double precision
 
-    def mask(part: slice) -> Array | None:
-        return None if where is None else where[part]
+    def taken(part: slice) -> tuple[Array, Array | None]:
+        return x[part], None if where is None else where[part]
 
-    def room(part: slice) -> tuple[Array | None, Array, Array]:
-        return y[part] if has_terms else None, np.empty(BLOCK, x.dtype), np.empty(LANES, x.dtype)
-
-    def near(part: slice) -> tuple[float, float, float]:
-        return sum_near(x[part], mask(part), *room(part))
-
-    def below(part: slice) -> tuple[float, int]:
-        return sum_below(x[part], mask(part), scale, *room(part))
+    def room(part: slice) -> tuple[Array | None, Array]:
+        return y[part] if f is _primals.softmax else None, np.empty(BLOCK, x.dtype)
 
     def finish(part: slice) -> None:
-        if has_terms:
-            divide(y[part], number(found.largest), found.divisor)
+        if f is _primals.softmax:
+            divide(y[part], divisor, number(largest))
         else:
-            subtract(x[part], mask(part), number(found.maximum), found.excess, y[part])
+            subtract(*taken(part), number(maximum), excess[0], y[part])
+
+    def ends(found: list[Any]) -> tuple[Any, Any, tuple[Any, ...]]:
+        highest, lowest, others = zip(*found, strict=True)
+        return number(np.max(highest)), number(np.min(lowest)), others
 
     parts = [slice(start, start + PART) for start in range(0, x.size, PART)]
-    highest, lowest, totals = zip(*each(near, parts), strict=True)
-    found = of_sum(number(np.max(highest)), number(np.min(lowest)), math.fsum(totals), has_terms)
-    if math.isnan(found.excess):
-        highest, lowest, have_minus_inf = zip(
-            *each(lambda part: extremes(x[part], mask(part)), parts), strict=True
-        )
-        scale = scale_of_row(number(np.max(highest)), number(np.min(lowest)), any(have_minus_inf))
-        maximum, shift, largest = map(number, scale[:3])
-        scale = Scale(maximum, shift, largest, scale.lowering)
-        totals, counts = zip(*each(below, parts), strict=True)
-        found = of_sums_below(scale, math.fsum(totals), sum(counts))
-    excess[0] = found.excess
+    highest, lowest, totals = ends(each(lambda part: sum_near(*taken(part), *room(part)), parts))
+    maximum, excess[0], divisor, largest = of_sum(highest, lowest, math.fsum(totals))
+    if np.isnan(excess[0]):
+        highest, lowest, are_there = ends(each(lambda part: extremes(*taken(part)), parts))
+        maximum, shift, largest, lowering = scale_of_row(highest, lowest, any(are_there))
+        scale = Scale(number(maximum), number(shift), number(largest), lowering)
+        found = each(lambda part: sums(*taken(part), scale, *room(part)), parts)
+        totals, errors, counts = zip(*found, strict=True)
+        excess[0], divisor = of_sums(scale, math.fsum(totals + errors), sum(counts))
     if f in (_primals.softmax, _primals.log_softmax):
         each(finish, parts)
     else:
-        y[0] = (
-            found.excess
-            if f is _primals.excess
-            else log_of_sum(number(found.maximum), found.excess)
-        )
+        y[0] = excess[0] if f is _primals.excess else log_of_sum(number(maximum), excess[0])
 
 
 def columns(f: Callable[..., Array], x: Array, out: Array, part: slice) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from softmaxes import _rules
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import compiled, inlined, key_of, number_of
-from softmaxes._backends._numba._slices import BLOCK, LANES, folded, two_sum
+from softmaxes._backends._numba._slices import BLOCK, folded, two_sum
 
 __all__ = ["COTANGENTS"]
 
@@ -19,16 +19,16 @@ def _over_pairs(sum_of: Callable[..., Any], finish: Callable[..., None]) -> Any:
     """Return a loop over rows: `finish(p, u, u_dominant, sum, g)`, and 0 for the sum of a row of g."""
 
     def loop(p: Array, u: Array, g: Array, sums: Array) -> None:
-        products, lanes = np.empty(BLOCK, p.dtype), np.empty(LANES, p.dtype)
+        products = np.empty(BLOCK, p.dtype)
         for row in range(p.shape[0]):
             place, largest = _dominant(p[row])
             u_dominant = u[row, place] if place >= 0 else p.dtype.type(0.0)
-            total = sum_of(p[row], u[row], u_dominant, products, lanes)
+            total = sum_of(p[row], u[row], u_dominant, products)
             sums[row] = total if largest > 0.0 else np.nan
             finish(p[row], u[row], u_dominant, p.dtype.type(total), g[row])
             if place >= 0:
                 g[row, place] = 0.0
-                g[row, place] = -_sum(g[row], products, lanes)
+                g[row, place] = -_sum(g[row], products)
 
     return compiled()(loop)
 
@@ -51,13 +51,13 @@ def _summed(of: Callable[..., Any]) -> Any:
     """Return the sum over a row of `of` its entries, and those of other rows, and a number."""
 
     @inlined()
-    def total(p: Array, u: Array, number: Any, products: Array, lanes: Array) -> float:
+    def total(p: Array, u: Array, number: Any, products: Array) -> float:
         found = error = 0.0
         for start in range(0, p.size, BLOCK):
             n = min(BLOCK, p.size - start)
             for i in range(n):
                 products[i] = of(p[start + i], u[start + i], number)
-            found, part = two_sum(found, folded(products[:n], lanes))
+            found, part = two_sum(found, folded(products, n))
             error += part
         return found + error
 
@@ -78,8 +78,8 @@ _sum_of_products, _sum_of_second = _summed(_product), _summed(_second)
 
 
 @inlined()
-def _sum(a: Array, products: Array, lanes: Array) -> Any:
-    return _sum_of_second(a, a, 0.0, products, lanes)
+def _sum(a: Array, products: Array) -> Any:
+    return _sum_of_second(a, a, 0.0, products)
 
 
 @inlined()

@@ -110,7 +110,7 @@ def near(real: Any) -> Any:
     """Return exp(x) for a score in bounds, whose shift is 0."""
     integer, parts, zero = FORMATS[real].integer, _parts_of_exp(real), real(0.0)
 
-    def of(x: Any) -> Any:
+    def of(x: Any, shift: Any) -> Any:
         bits, power = parts(x, zero)
         return integer(bits + power).view(real)
 

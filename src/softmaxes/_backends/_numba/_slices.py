@@ -1,17 +1,42 @@
-"""Of a slice, be it a row or a column: its extremes and its sums."""
+"""Of a slice, be it a row or a column: from its extremes to its sums."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from softmaxes._arrays import Array
-from softmaxes._backends._numba._numbers import bound_of, inlined
+from softmaxes._backends._numba._numbers import bound_of, far, inlined, lowering_of, near
 
-__all__ = ["BLOCK", "LANES", "are_in_bounds", "folded", "log_of_sum", "two_sum"]
+__all__ = [
+    "BLOCK",
+    "LANES",
+    "LONG",
+    "Scale",
+    "are_in_bounds",
+    "folded",
+    "log_of_sum",
+    "of_sums",
+    "ordered",
+    "scale_of_row",
+    "scaled",
+    "two_sum",
+]
 
-LANES = 64  # sums side by side, each of few terms, so that their rounding errors stay small
+LANES = 16  # sums side by side
 BLOCK = 512  # terms, summed while they are in the nearest cache
+LONG = 1 << 13  # entries, above which a slice is read once less
+
+
+class Scale(NamedTuple):
+    """The maximum, the shift, the term of the maximum, and 2^-`raised` if terms are raised."""
+
+    maximum: Any
+    shift: Any
+    largest: Any
+    lowering: float
 
 
 @inlined()
@@ -22,36 +47,57 @@ def are_in_bounds(highest: Any, lowest: Any) -> Any:
 
 
 @inlined()
-def folded(terms: Array, lanes: Array) -> Any:
-    """Return the sum of at most a block of terms, which takes the lanes to work in."""
-    n = terms.size
-    lanes[:] = 0.0
-    for start in range(0, n - LANES + 1, LANES):
+def scaled(maximum: Any, lowest: Any, is_raised: bool) -> Any:
+    """
+    Return what is known before the terms of a slice are.
+
+    The lowest score is that above -inf, whose term is 0 only where terms are raised.
+    """
+    is_moderate = are_in_bounds(maximum, lowest)
+    shift = maximum - maximum if is_moderate else maximum
+    if is_raised:
+        return Scale(maximum, shift, far(maximum, shift), lowering_of(maximum))
+    return Scale(maximum, shift, near(maximum, shift), 1.0)
+
+
+@inlined()
+def scale_of_row(maximum: Any, lowest: Any, has_minus_inf: bool) -> Any:
+    return scaled(maximum, lowest, has_minus_inf or not are_in_bounds(maximum, lowest))
+
+
+@inlined()
+def of_sums(scale: Any, below: float, count: int) -> tuple[float, float]:
+    """
+    Return S - 1, NaN unless the maximum is finite, and the divisor of the terms.
+
+    They follow from the sum of the terms below the maximum and the number of maxima.
+    """
+    # In its own precision, as the term of the maximum is not: it is rounded.
+    largest = math.exp(np.float64(scale.maximum) - np.float64(scale.shift))
+    excess = below * scale.lowering / largest + (count - 1)
+    return excess if np.isfinite(scale.maximum) else np.nan, scale.largest * count + below
+
+
+@inlined()
+def folded(a: Array, n: int) -> Any:
+    """Return the sum of the first n entries of an array of a block, which is overwritten."""
+    for i in range(n, -n % LANES + n):
+        a[i] = 0.0
+    for start in range(LANES, n, LANES):
         for i in range(LANES):
-            lanes[i] += terms[start + i]
-    first = n // LANES * LANES
-    for i in range(n - first):
-        lanes[i] += terms[first + i]
-    _fold(lanes)
-    return lanes[0]
-
-
-def _folding(half: int) -> Any:
-    """Return the loops that fold twice as many lanes into one; their lengths are constants."""
-    if half == 0:
-        return inlined()(lambda lanes: None)
-    rest = _folding(half // 2)
-
-    @inlined()
-    def fold(lanes: Array) -> None:
+            a[i] += a[start + i]
+    half = LANES // 2
+    while half:
         for i in range(half):
-            lanes[i] += lanes[half + i]
-        rest(lanes)
+            a[i] += a[half + i]
+        half //= 2
+    return a[0]
 
-    return fold
 
-
-_fold = _folding(LANES // 2)
+@inlined()
+def ordered(highest: Any, lowest: Any) -> tuple[Any, Any]:
+    """Return the extremes, both NaN if there is one, which may have a sign."""
+    return lowest if np.isnan(lowest) else highest, lowest
 
 
 @inlined()
