@@ -126,11 +126,11 @@ def curves(points: list[Point]) -> Any:
 def plot(xlabel: str, ylabel: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
     return figure, figure.add_subplot(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
 
 
 def finish(figure: Any, axes: Any, to: Path) -> None:
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside right upper")
     axes.grid(alpha=0.3)
     figure.savefig(to, metadata={"Date": None})

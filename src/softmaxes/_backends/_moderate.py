@@ -35,7 +35,7 @@ __all__ = [
     "sums_of_kept",
 ]
 
-FEW = 2048  # entries, below which the calls of NumPy count, not the work they do
+FEW = 1 << 16  # entries, up to which the calls of NumPy count as much as the work they do
 
 # So far below the largest number that in float32 a sum of e^26 exponentials does not reach it.
 BOUNDS = {np.dtype(t): 0.7 * math.log(np.finfo(t).max) for t in (np.float32, np.float64)}
