@@ -276,7 +276,19 @@ def test_a_few_entries_have_the_same_bits_as_many(function, dtype):
         x = np.random.default_rng(14).normal(scale=scale, size=(3, 8)).astype(dtype)
         with np.errstate(all="raise"):
             few = function(x, axis=-1)
-        np.testing.assert_array_equal(few, function(np.tile(x, (4000, 1)), axis=-1)[:3])
+        np.testing.assert_array_equal(few, function(np.tile(x, (many(x), 1)), axis=-1)[:3])
+
+
+def many(x):
+    """Return how many times x is no longer few entries."""
+    return _moderate.FEW // x.size + 1
+
+
+@every_function
+def test_the_longest_row_of_few_entries_and_the_next_have_the_bits_of_many(function):
+    for n in (_moderate.FEW, _moderate.FEW + 1):
+        x = np.random.default_rng(18).normal(size=(3, n)).astype("float32")
+        np.testing.assert_array_equal(function(x[0], axis=-1), function(x, axis=-1)[0])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -284,10 +296,10 @@ def test_a_few_entries_have_the_same_bits_as_many(function, dtype):
 @every_function
 def test_one_row_alone_has_the_same_bits_as_among_many(function, kind, dtype):
     rng = np.random.default_rng(17)
-    for n in (1, 2, 8, 9, 127, 300, 2049, 20_000):
+    for n in (1, 2, 8, 9, 127, 300, 2048, 2049, 20_000):
         x = COLUMNS[kind](rng.normal(scale=4, size=(20, n))).astype(dtype)
         x[:2] = np.array([[0.25], [31]]) * _moderate.BOUNDS[x.dtype] * rng.choice([-1, 1, 0.5], n)
-        expected = function(np.tile(x, (1 + 5000 // n, 1)), axis=-1)[: len(x)]
+        expected = function(np.tile(x, (many(x), 1)), axis=-1)[: len(x)]
         with np.errstate(all="raise"):
             for row, y in zip(x, expected, strict=True):
                 for alone in row, row[::-1].copy()[::-1], row.astype(row.dtype.newbyteorder()):

@@ -89,13 +89,13 @@ def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 
 def cross_entropy(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    s, x = _terms(arrays, axis=axis, xp=xp), arrays.x
+    s = _terms(arrays, axis=axis, xp=xp)
     q = targets(arrays, axis=axis, xp=xp)
     costs = _costs(q, s, xp=xp)
     if arrays.label_smoothing is not None or not xp.isdtype(arrays.labels.dtype, "integral"):
         # The difference of two scores may overflow where a part of it does not.
         apart = (s.z == -xp.inf) & ~s.outside & xp.isfinite(s.maximum)
-        costs = xp.where(apart & (q != 0.0), q * s.maximum - q * x, costs)
+        costs = xp.where(apart, q * s.maximum - q * arrays.x, costs)
     loss = _expected_cost(q, costs, s, axis=axis, xp=xp)
     return xp.where(s.maximum == -xp.inf, 0.0, loss)
 

@@ -30,7 +30,7 @@ class Joint(NamedTuple):
 def cross_entropy_of_numbers(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Joint:
     """Return the loss, for class numbers along the last axis."""
     s = _primals._terms(arrays, axis=axis, xp=xp)
-    x = arrays.x if arrays.where is None else xp.where(arrays.where, arrays.x, -xp.inf)
+    x, _, _ = _primals._support(arrays, axis=axis, xp=xp)
     empty, n = s.maximum == -xp.inf, x.shape[-1]
     label, smoothing = arrays.labels, arrays.label_smoothing
     known = (label >= 0) & (label < n)

@@ -164,32 +164,23 @@ def _over_columns(
             return
         first, last = columns
         for start in range(first, last, TOGETHER):
-            stop = min(start + TOGETHER, last)
-            scores = np.empty((stop - start, x.shape[0]), x.dtype)
-            results, found = (
-                np.empty((stop - start, y.shape[0]), x.dtype),
-                np.empty((stop - start, 1)),
-            )
-            _turn(x[:, start:stop], scores)
+            these = slice(start, min(start + TOGETHER, last))
+            scores = np.empty((these.stop - start, x.shape[0]), x.dtype)
+            results = np.empty((these.stop - start, y.shape[0]), x.dtype)
+            found = excess[start - first : these.stop - first].reshape(-1, 1)
+            _turn(x[:, these], scores)
             rows(scores, None, results, found)
-            _turn_back(results, y[:, start:stop])
-            excess[start - first : stop - first] = found[:, 0]
+            _turn(results.T, y[:, these].T)
 
     return compiled()(loop)
 
 
 @inlined()
-def _turn(x: Array, rows: Array) -> None:
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            rows[j, i] = x[i, j]
-
-
-@inlined()
-def _turn_back(rows: Array, y: Array) -> None:
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            y[i, j] = rows[j, i]
+def _turn(a: Array, turned: Array) -> None:
+    """Write the transpose; along the rows of a, which lie in memory as columns do."""
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            turned[j, i] = a[i, j]
 
 
 @inlined()

@@ -30,11 +30,8 @@ def sum_near(
     and the extremes are then of what was read until that was found.
     """
     zero = x.dtype.type(0.0)
-    highest, lowest, bound = (
-        key_of(x.dtype.type(-np.inf)),
-        key_of(x.dtype.type(np.inf)),
-        bound_of(zero),
-    )
+    highest, lowest = key_of(x.dtype.type(-np.inf)), key_of(x.dtype.type(np.inf))
+    bound = bound_of(zero)
     total = error = 0.0
     for start in range(0, x.size, BLOCK):
         stop = min(start + BLOCK, x.size)

@@ -43,6 +43,7 @@ def extremes(x: Array, where: Array | None) -> Any:
 
 @inlined()
 def with_lowest(highest: Any, lowest: Any, x: Array, where: Array | None) -> Any:
+    """Return what `extremes` does, from the extremes of all scores."""
     if lowest == -np.inf:
         return highest, _lowest_finite(x, where), True
     return *ordered(highest, lowest), False
@@ -117,7 +118,9 @@ def _count(x: Array, where: Array | None, maximum: Any) -> int:
 def divide(terms: Array, divisor: float, largest: Any) -> None:
     total = terms.dtype.type(divisor)
     for i in range(terms.size):
-        terms[i] = min(largest, terms[i]) / total  # terms of neighbours need not be in their order
+        terms[i] = (
+            min(largest, terms[i]) / total
+        )  # a long row is written before its largest is known
 
 
 @inlined()
