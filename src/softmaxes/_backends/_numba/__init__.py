@@ -6,9 +6,16 @@ exponentials in float64 one after the other. Here a term is made in one go, seve
 
     z + error = x - shift exactly,    k = round(z / log 2),    r = z - k log 2 + error,    term = 2^k e^r
 
-with |r| <= (log 2) / 2, and of the Taylor series of e^r what counts in the dtype. The shift is 0 where
-all scores of a slice are so near 0 that none is needed, as in `_moderate`, and the maximum where that is
-finite, as in `_ordinary`. Sums have one order, so the bits of a row are those of the same column.
+with |r| <= (log 2) / 2, and a polynomial for e^r. The shift is 0 where all scores of a slice are so near
+0 that none is needed, as in `_moderate`, and the maximum where that is finite, as in `_ordinary`. One
+reading is enough where the shift is 0. For each term t in its turn
+
+    below = below + min(top, t),    top = max(top, t),
+
+so that `below` is the sum of the terms but for the largest, whichever that turns out to be, and S - 1
+does not cancel where one term is nearly all of S: it is below / e^(maximum - shift). There are several such
+sums side by side, which are brought together at the end. They have one order, so the bits of a row are those
+of the same column.
 """
 
 from __future__ import annotations
@@ -24,25 +31,24 @@ from softmaxes._arrays import Array, Call
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba._columns import COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS
-from softmaxes._backends._numba._long import of_sum, sum_near
-from softmaxes._backends._numba._rows import ROWS, divide, extremes, subtract, sums
-from softmaxes._backends._numba._slices import (
-    BLOCK,
-    LANES,
-    Scale,
-    log_of_sum,
-    of_sums,
-    scale_of_row,
+from softmaxes._backends._numba._parts import (
+    divide_part,
+    extremes_part,
+    far_part,
+    near_part,
+    reduced,
+    subtract_part,
 )
+from softmaxes._backends._numba._rows import ROWS
+from softmaxes._backends._numba._slices import TOGETHER
 from softmaxes._backends._sums import FORMULAS
 from softmaxes._backends._sums import TILE as PART
 from softmaxes._backends._threads import each
 
 __all__ = ["LONGEST", "TILE", "Finished", "columns", "cotangents", "rows", "shortcut", "width"]
 
-TILE = 1 << 16  # entries of rows between which a thread may change
+TILE = 1 << 16  # entries of rows or columns between which a thread may change
 LONGEST = PART  # entries of a column: a longer row is summed in parts
-WIDEST = 512  # columns, of which the lanes stay in cache
 
 
 class Finished(NamedTuple):
@@ -82,46 +88,44 @@ def rows(f: Callable[..., Array], where: Array | None, x: Array, out: Array | No
     if x.shape[1] <= PART:
         ROWS[f](x, where, y, excess)
     else:
-        _of_parts(f, x[0], None if where is None else where[0], y[0], excess[0])
+        _of_parts(f, x, where, y, excess)
     return Finished(y, ~np.isnan(excess))
 
 
 def _of_parts(
     f: Callable[..., Array], x: Array, where: Array | None, y: Array, excess: Array
 ) -> None:
-    """Do what the loop over rows does, for one long row, whose parts the threads share."""
-    number = x.dtype.type  # compiled code hands numbers over in double precision
+    """Do what the loop over rows does, for one row."""
+    parts = [slice(start, start + PART) for start in range(0, x.shape[1], PART)]
 
     def taken(part: slice) -> tuple[Array, Array | None]:
-        return x[part], None if where is None else where[part]
+        return x[:, part], None if where is None else where[:, part]
 
-    def room(part: slice) -> tuple[Array | None, Array]:
-        return y[part] if f is _primals.softmax else None, np.empty(BLOCK, x.dtype)
+    def terms(part: slice) -> Array | None:
+        return y[:, part] if f is _primals.softmax else None
 
-    def finish(part: slice) -> None:
-        if f is _primals.softmax:
-            divide(y[part], divisor, number(largest))
-        else:
-            subtract(*taken(part), number(maximum), excess[0], y[part])
+    def found(of: Callable[..., Any], *arguments: Any) -> Any:
+        return zip(*each(lambda part: of(*taken(part), *arguments), parts), strict=True)
 
-    def ends(found: list[Any]) -> tuple[Any, Any, tuple[Any, ...]]:
-        highest, lowest, others = zip(*found, strict=True)
-        return number(np.max(highest)), number(np.min(lowest)), others
+    def with_terms(of: Callable[..., Any], *arguments: Any) -> Any:
+        return zip(
+            *each(lambda part: of(*taken(part), terms(part), *arguments), parts), strict=True
+        )
 
-    parts = [slice(start, start + PART) for start in range(0, x.size, PART)]
-    highest, lowest, totals = ends(each(lambda part: sum_near(*taken(part), *room(part)), parts))
-    maximum, excess[0], divisor, largest = of_sum(highest, lowest, math.fsum(totals))
-    if np.isnan(excess[0]):
-        highest, lowest, are_there = ends(each(lambda part: extremes(*taken(part)), parts))
-        maximum, shift, largest, lowering = scale_of_row(highest, lowest, any(are_there))
-        scale = Scale(number(maximum), number(shift), number(largest), lowering)
-        found = each(lambda part: sums(*taken(part), scale, *room(part)), parts)
-        totals, errors, counts = zip(*found, strict=True)
-        excess[0], divisor = of_sums(scale, math.fsum(totals + errors), sum(counts))
-    if f in (_primals.softmax, _primals.log_softmax):
-        each(finish, parts)
+    highest, are_far, below, tops = with_terms(near_part)
+    ends = max(highest), max(highest)
+    if any(are_far):
+        highest, lowest = found(extremes_part)
+        ends = max(highest), min(lowest)
+        below, tops = with_terms(far_part, *ends)
+    rest = math.fsum((*below, *tops, -max(tops)))
+    excess[0, 0], log, divisor, largest = reduced(x, *ends, rest, max(tops))
+    if f is _primals.softmax:
+        each(lambda part: divide_part(y[:, part], largest, divisor), parts)
+    elif f is _primals.log_softmax:
+        each(lambda part: subtract_part(*taken(part), -log, ends[0], y[:, part]), parts)
     else:
-        y[0] = excess[0] if f is _primals.excess else log_of_sum(number(maximum), excess[0])
+        y[0, 0] = excess[0, 0] if f is _primals.excess else ends[0] + log
 
 
 def columns(f: Callable[..., Array], x: Array, out: Array, part: slice) -> Array:
@@ -140,5 +144,5 @@ def cotangents(f: Any, p: Array, u: Array) -> tuple[Array, Array]:
 
 
 def width(n: int) -> int:
-    """Return how many columns of so many entries to work at once, so that they stay in cache."""
-    return max(LANES, min(WIDEST, PART // n // LANES * LANES))
+    """Return how many columns of so many entries a thread works before it may change."""
+    return max(1, TILE // n // TOGETHER) * TOGETHER

@@ -1,8 +1,7 @@
-"""Columns: the operations of rows in the same order, on a row of several columns at a time."""
+"""Columns: the operations of rows in the same order, on vectors of which each place is a column."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,223 +13,270 @@ from softmaxes._backends._numba._numbers import (
     compiled,
     far,
     inlined,
-    key_of,
-    lowering_of,
+    lanes_of,
     near,
-    number_of,
 )
-from softmaxes._backends._numba._rows import ROWS, with_lowest
+from softmaxes._backends._numba._rows import difference, quotient
 from softmaxes._backends._numba._slices import (
-    BLOCK,
-    LANES,
-    LONG,
-    Scale,
-    are_in_bounds,
-    log_of_sum,
-    of_sums,
-    scaled,
-    two_sum,
+    DIVISOR,
+    EXCESS,
+    LOG,
+    MAXIMUM,
+    TOGETHER,
+    Sums,
+    added,
+    are_far,
+    finish,
+    room_of_slices,
+    scale_of,
+    write,
+)
+from softmaxes._backends._numba._vectors import (
+    Memory,
+    filled,
+    first_places,
+    load,
+    load_first,
+    memory_of,
+    prefetch,
+    room_of,
+    select,
+    store,
+    store_first,
 )
 
 __all__ = ["COLUMNS"]
 
-TOGETHER = 16  # columns of long slices made rows at a time: what memory hands over at once
+# The rows of an array of what is found of columns: sums side by side, as in the places of a vector of
+# a row, their errors, and the largest terms; what `Sums` and `scale_of` have, and two for the results.
+BELOW, ERROR, TOP = 0, 16, 32
+HIGHEST, LOWEST, SHIFT, RAISED, FIRST, SECOND = range(48, 54)
+_room_of_columns = room_of(54, TOGETHER)
 
 
-@inlined()
-def _reduced_across(x: Array, columns: Any, terms: Array | None) -> Any:
-    """Return the maxima, S - 1 and the divisors of columns."""
-    n, (first, last) = x.shape[0], columns
-    highest, shift, largest, are_raised = _scales_across(x, columns)
-    total, error, count = np.zeros(highest.size), np.zeros(highest.size), np.zeros(highest.size)
-    lanes, tops = np.empty((LANES, highest.size), x.dtype), np.empty_like(highest)
-    own = np.empty_like(highest)
-    for start in range(0, n, BLOCK):
-        rows = min(BLOCK, n - start)
-        lanes[:], tops[:] = 0.0, 0.0
-        for row in range(rows):
-            scores = x[start + row, first:last]
-            place = own if terms is None else terms[start + row, first:last]
-            if are_raised:
-                _write_far_across(scores, shift, largest, place)
-            else:
-                _write_near_across(scores, shift, largest, place)
-            _add_below_across(scores, highest, place, lanes[row % LANES], tops)
-        _fold_across(lanes)
-        _add_across(lanes[0], tops, total, error, count)
-    divisor = np.empty(highest.size)
-    for i in range(highest.size):
-        lowering = lowering_of(highest[i]) if are_raised else 1.0
-        scale = Scale(highest[i], shift[i], largest[i], lowering)
-        total[i], divisor[i] = of_sums(scale, total[i] + error[i], count[i])
-    return highest, total, divisor
-
-
-@inlined()
-def _scales_across(x: Array, columns: Any) -> Any:
-    """Return the maximum of each column, the shift, the term of the maximum; whether terms are raised."""
-    highest, lowest, are_raised = _extremes_across(x, columns)
-    for i in range(highest.size):
-        are_raised = are_raised or not are_in_bounds(highest[i], lowest[i])
-    shift, largest = np.empty_like(highest), np.empty_like(highest)
-    for i in range(highest.size):
-        scale = scaled(highest[i], lowest[i], are_raised)
-        shift[i], largest[i] = scale.shift, scale.largest
-    return highest, shift, largest, are_raised
-
-
-@inlined()
-def _extremes_across(x: Array, columns: Any) -> Any:
-    first, last = columns
-    highest, lowest = np.empty(last - first, x.dtype), np.empty(last - first, x.dtype)
-    high = np.full(last - first, key_of(x.dtype.type(-np.inf)))
-    low = np.full(last - first, key_of(x.dtype.type(np.inf)))
-    for row in range(x.shape[0]):
-        _extend(x[row, first:last], high, low)
-    has_minus_inf = False
-    for i in range(highest.size):
-        column = x[:, first + i]
-        highest[i], lowest[i], has_one = with_lowest(
-            number_of(high[i]), number_of(low[i]), column, None
-        )
-        has_minus_inf = has_minus_inf or has_one
-    return highest, lowest, has_minus_inf
-
-
-@inlined()
-def _extend(x: Array, high: Array, low: Array) -> None:
-    for i in range(x.size):
-        key = key_of(x[i])
-        high[i], low[i] = max(high[i], key), min(low[i], key)
-
-
-def _writer_across(term: Callable[..., Any]) -> Any:
-    """Return the loop of `_writer` over a row of several columns."""
+def _summing(term: Callable[..., Any]) -> Any:
+    """Return a loop over the terms of columns, which are written if there is where to."""
 
     @inlined()
-    def write(x: Array, shift: Array, largest: Array, terms: Array) -> None:
-        for i in range(x.size):
-            y = term(x[i], shift[i])
-            terms[i] = min(largest[i], y)
+    def sums(x: Memory, n: int, first: int, width: int, state: Memory, terms: Any) -> None:
+        lanes, like = lanes_of(x), filled(x, 0.0)
+        _fill(state, BELOW, TOP + 16, width, 0.0)
+        _fill(state, HIGHEST, HIGHEST + 1, width, -np.inf)
+        _fill(state, LOWEST, LOWEST + 1, width, np.inf)
+        for begin in range(0, n, lanes):
+            rows = min(lanes, n - begin)
+            for start in range(0, width - lanes + 1, lanes):
+                highest, lowest = (
+                    load(state, HIGHEST, start, like),
+                    load(state, LOWEST, start, like),
+                )
+                for lane in range(rows):
+                    prefetch(x, begin + lane + lanes, first + start)
+                    scores = load(x, begin + lane, first + start, like)
+                    highest, lowest, y = _step(state, lane, start, scores, highest, lowest)
+                    if terms is not None:
+                        store(terms, begin + lane, first + start, y)
+                store(state, HIGHEST, start, highest)
+                store(state, LOWEST, start, lowest)
+            if width % lanes:
+                start, places = width - width % lanes, first_places(width % lanes, like)
+                highest, lowest = (
+                    load(state, HIGHEST, start, like),
+                    load(state, LOWEST, start, like),
+                )
+                for lane in range(rows):
+                    scores = load_first(x, begin + lane, first + start, places)
+                    highest, lowest, y = _step(state, lane, start, scores, highest, lowest)
+                    if terms is not None:
+                        store_first(terms, begin + lane, first + start, places, y)
+                store(state, HIGHEST, start, highest)
+                store(state, LOWEST, start, lowest)
+        _fold(state, width)
 
-    return write
+    @inlined()
+    def _step(
+        state: Memory, lane: int, start: int, scores: Any, highest: Any, lowest: Any
+    ) -> tuple[Any, Any, Any]:
+        y = term(scores, load(state, SHIFT, start, scores), load(state, RAISED, start, scores))
+        below = load(state, BELOW + lane, start, scores)
+        error = load(state, ERROR + lane, start, scores)
+        top = load(state, TOP + lane, start, scores)
+        found = added(Sums(below, error, top, highest, lowest), scores, y)
+        store(state, BELOW + lane, start, found.below)
+        store(state, ERROR + lane, start, found.error)
+        store(state, TOP + lane, start, found.top)
+        return found.highest, found.lowest, y
+
+    return sums
 
 
-_write_near_across, _write_far_across = _writer_across(near), _writer_across(far)
+_near_sums, _far_sums = _summing(near), _summing(far)
 
 
 @inlined()
-def _add_below_across(x: Array, maximum: Array, terms: Array, below: Array, tops: Array) -> None:
-    zero, one = x.dtype.type(0.0), x.dtype.type(1.0)
-    for i in range(x.size):
-        is_top = x[i] == maximum[i]
-        below[i] += zero if is_top else terms[i]
-        tops[i] += one if is_top else zero
+def _fill(a: Memory, row: int, stop: int, width: int, number: float) -> None:
+    for i in range(row, stop):
+        for start in range(0, width, lanes_of(a)):
+            store(a, i, start, filled(a, number))
 
 
 @inlined()
-def _fold_across(lanes: Array) -> None:
-    half = LANES // 2
+def _fold(state: Memory, width: int) -> None:
+    """Do what `folded` does of the sums and `without_highest` of the other two, for each column."""
+    zero, half = filled(state, 0.0), lanes_of(state) // 2
     while half:
         for lane in range(half):
-            _add(lanes[lane], lanes[half + lane])
+            for start in range(0, width, lanes_of(state)):
+                for part in (BELOW, ERROR):
+                    a = load(state, part + lane, start, zero)
+                    b = load(state, part + lane + half, start, zero)
+                    store(state, part + lane, start, a + b)
+                rest = load(state, ERROR + lane, start, zero)
+                a = load(state, TOP + lane, start, zero)
+                b = load(state, TOP + lane + half, start, zero)
+                store(state, ERROR + lane, start, rest + min(a, b))
+                store(state, TOP + lane, start, max(a, b))
         half //= 2
 
 
 @inlined()
-def _add(a: Array, b: Array) -> None:
-    for i in range(a.size):
-        a[i] += b[i]
+def _are_far(state: Memory, width: int) -> bool:
+    found, zero = False, filled(state, 0.0)
+    for start in range(0, width, lanes_of(state)):
+        highest, lowest = load(state, HIGHEST, start, zero), load(state, LOWEST, start, zero)
+        found = found or are_far(Sums(zero, zero, zero, highest, lowest))
+    return found
 
 
 @inlined()
-def _add_across(below: Array, tops: Array, total: Array, error: Array, count: Array) -> None:
-    for i in range(below.size):
-        total[i], part = two_sum(total[i], below[i])
-        error[i] += part
-        count[i] += tops[i]
+def _find_scales(x: Memory, n: int, first: int, width: int, state: Memory) -> None:
+    lanes = lanes_of(x)
+    _fill(state, HIGHEST, HIGHEST + 1, width, -np.inf)
+    _fill(state, LOWEST, LOWEST + 1, width, np.inf)
+    for row in range(n):
+        for start in range(0, width - lanes + 1, lanes):
+            _extend(state, start, load(x, row, first + start, filled(x, 0.0)))
+        if width % lanes:
+            start, places = width - width % lanes, first_places(width % lanes, filled(x, 0.0))
+            _extend(state, start, load_first(x, row, first + start, places))
+    for i in range(width):
+        state[SHIFT, i], state[RAISED, i] = scale_of(state[HIGHEST, i], state[LOWEST, i])
 
 
-def _over_columns(
-    finish: Callable[..., None], rows: Callable[..., bool], *, has_terms: bool
-) -> Any:
-    """Return a loop over columns, which ends by `finish(x, columns, reduced, y)`; over rows if long."""
+@inlined()
+def _extend(state: Memory, start: int, scores: Any) -> None:
+    highest, lowest = load(state, HIGHEST, start, scores), load(state, LOWEST, start, scores)
+    store(state, HIGHEST, start, max(scores, highest))
+    store(state, LOWEST, start, min(select(scores > -np.inf, scores, np.inf), lowest))
+
+
+@inlined()
+def _reduce(
+    x: Memory, n: int, first: int, width: int, state: Memory, terms: Memory | None, found: Memory
+) -> None:
+    """Write what is found of columns, and the terms of the maxima if there is where to write terms."""
+    _fill(state, SHIFT, RAISED + 1, width, 0.0)
+    _near_sums(x, n, first, width, state, terms)
+    if _are_far(state, width):
+        _find_scales(x, n, first, width, state)
+        _far_sums(x, n, first, width, state, terms)
+    for i in range(width):
+        below = np.float64(state[BELOW, i]) + np.float64(state[ERROR, i])
+        maximum, scale = state[HIGHEST, i], (state[SHIFT, i], state[RAISED, i])
+        write(found, i, maximum, scale, below, state[TOP, i])
+    finish(found, width)
+    if terms is not None:
+        _find_largest(state, width)
+
+
+@inlined()
+def _find_largest(state: Memory, width: int) -> None:
+    for start in range(0, width, lanes_of(state)):
+        maximum = load(state, HIGHEST, start, filled(state, 0.0))
+        shift, raised = load(state, SHIFT, start, maximum), load(state, RAISED, start, maximum)
+        store(state, FIRST, start, far(maximum, shift, raised))
+
+
+def _mapping(of: Callable[..., Any]) -> Any:
+    """Return a loop that writes `of` the numbers of columns and two more of each."""
+
+    @inlined()
+    def write_all(x: Memory, n: int, first: int, width: int, state: Memory, y: Memory) -> None:
+        lanes = lanes_of(x)
+        for row in range(n):
+            for start in range(0, width - lanes + 1, lanes):
+                scores = load(x, row, first + start, filled(x, 0.0))
+                store(y, row, first + start, _result(state, start, scores))
+            if width % lanes:
+                start, places = width - width % lanes, first_places(width % lanes, filled(x, 0.0))
+                found = _result(state, start, load_first(x, row, first + start, places))
+                store_first(y, row, first + start, places, found)
+
+    @inlined()
+    def _result(state: Memory, start: int, x: Any) -> Any:
+        return of(x, None, load(state, FIRST, start, x), load(state, SECOND, start, x))
+
+    return write_all
+
+
+_divide, _subtract = _mapping(quotient), _mapping(difference)
+
+
+def _over_columns(finished: Callable[..., None], *, has_terms: bool) -> Any:
+    """Return a loop over columns, which ends by `finished(x, n, first, width, state, found, y)`."""
 
     def loop(x: Array, columns: tuple[int, int], y: Array, excess: Array) -> None:
-        if x.shape[0] <= LONG:
-            reduced = _reduced_across(x, columns, y if has_terms else None)
-            excess[:] = reduced[1]
-            finish(x, columns, reduced, y)
-            return
-        first, last = columns
-        for start in range(first, last, TOGETHER):
-            these = slice(start, min(start + TOGETHER, last))
-            scores = np.empty((these.stop - start, x.shape[0]), x.dtype)
-            results = np.empty((these.stop - start, y.shape[0]), x.dtype)
-            found = excess[start - first : these.stop - first].reshape(-1, 1)
-            _turn(x[:, these], scores)
-            rows(scores, None, results, found)
-            _turn(results.T, y[:, these].T)
+        scores, results = memory_of(x), memory_of(y)
+        terms = results if has_terms else None
+        found, state = room_of_slices(np.float64(0.0)), _room_of_columns(x.dtype.type(0.0))
+        begin, end = columns
+        for first in range(begin, end, TOGETHER):
+            width = min(TOGETHER, end - first)
+            _reduce(scores, len(x), first, width, state, terms, found)
+            for i in range(width):
+                excess[first - begin + i] = found[EXCESS, i]
+            finished(scores, len(x), first, width, state, found, results)
 
     return compiled()(loop)
 
 
 @inlined()
-def _turn(a: Array, turned: Array) -> None:
-    """Write the transpose; along the rows of a, which lie in memory as columns do."""
-    for i in range(a.shape[0]):
-        for j in range(a.shape[1]):
-            turned[j, i] = a[i, j]
+def _softmax(
+    x: Memory, n: int, first: int, width: int, state: Memory, found: Memory, y: Memory
+) -> None:
+    for i in range(width):
+        state[SECOND, i] = found[DIVISOR, i]
+    _divide(y, n, first, width, state, y)
 
 
 @inlined()
-def _softmax_across(x: Array, columns: Any, reduced: Any, y: Array) -> None:
-    first, last = columns
-    total = reduced[2].astype(x.dtype)
-    for row in range(y.shape[0]):
-        _divide_across(y[row, first:last], total)
+def _log_softmax(
+    x: Memory, n: int, first: int, width: int, state: Memory, found: Memory, y: Memory
+) -> None:
+    for i in range(width):
+        state[FIRST, i], state[SECOND, i] = -found[LOG, i], found[MAXIMUM, i]
+    _subtract(x, n, first, width, state, y)
 
 
 @inlined()
-def _divide_across(terms: Array, total: Array) -> None:
-    for i in range(terms.size):
-        terms[i] = terms[i] / total[i]
+def _logsumexp(
+    x: Memory, n: int, first: int, width: int, state: Memory, found: Memory, y: Memory
+) -> None:
+    for i in range(width):
+        y[0, first + i] = found[MAXIMUM, i] + found[LOG, i]
 
 
 @inlined()
-def _log_softmax_across(x: Array, columns: Any, reduced: Any, y: Array) -> None:
-    first, last = columns
-    maximum, excess, _ = reduced
-    largest = np.empty_like(maximum)
-    for i in range(excess.size):
-        largest[i] = -math.log1p(excess[i])
-    for row in range(y.shape[0]):
-        _subtract_across(x[row, first:last], maximum, largest, y[row, first:last])
-
-
-@inlined()
-def _subtract_across(x: Array, maximum: Array, largest: Array, y: Array) -> None:
-    for i in range(x.size):
-        y[i] = largest[i] - (maximum[i] - x[i])
-
-
-@inlined()
-def _logsumexp_across(x: Array, columns: Any, reduced: Any, y: Array) -> None:
-    maximum, excess, _ = reduced
-    for i in range(excess.size):
-        y[0, columns[0] + i] = log_of_sum(maximum[i], excess[i])
-
-
-@inlined()
-def _excess_across(x: Array, columns: Any, reduced: Any, y: Array) -> None:
-    y[0, columns[0] : columns[1]] = reduced[1]
+def _excess(
+    x: Memory, n: int, first: int, width: int, state: Memory, found: Memory, y: Memory
+) -> None:
+    for i in range(width):
+        y[0, first + i] = found[EXCESS, i]
 
 
 COLUMNS = {
-    _primals.softmax: _over_columns(_softmax_across, ROWS[_primals.softmax], has_terms=True),
-    _primals.log_softmax: _over_columns(
-        _log_softmax_across, ROWS[_primals.log_softmax], has_terms=False
-    ),
-    _primals.logsumexp: _over_columns(_logsumexp_across, ROWS[_primals.logsumexp], has_terms=False),
-    _primals.excess: _over_columns(_excess_across, ROWS[_primals.excess], has_terms=False),
+    _primals.softmax: _over_columns(_softmax, has_terms=True),
+    _primals.log_softmax: _over_columns(_log_softmax, has_terms=False),
+    _primals.logsumexp: _over_columns(_logsumexp, has_terms=False),
+    _primals.excess: _over_columns(_excess, has_terms=False),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,181 +9,247 @@ import numpy as np
 
 from softmaxes import _primals
 from softmaxes._arrays import Array
-from softmaxes._backends._numba._long import of_sum, sum_near
-from softmaxes._backends._numba._numbers import compiled, far, inlined, key_of, near, number_of
+from softmaxes._backends._numba._numbers import (
+    bound_of,
+    compiled,
+    far,
+    inlined,
+    lanes_of,
+    near,
+)
 from softmaxes._backends._numba._slices import (
-    BLOCK,
-    LONG,
+    DIVISOR,
+    EXCESS,
+    LARGEST,
+    LOG,
+    MAXIMUM,
+    TOGETHER,
+    Sums,
+    added,
+    are_far,
+    begun,
+    finish,
+    room_of_slices,
+    scale_of,
+    write,
+)
+from softmaxes._backends._numba._vectors import (
+    Memory,
+    filled,
+    first_of,
+    first_places,
     folded,
-    log_of_sum,
-    of_sums,
-    ordered,
-    scale_of_row,
-    two_sum,
+    highest_of,
+    kept,
+    kept_first,
+    load,
+    load_first,
+    memory_of,
+    select,
+    store,
+    store_first,
+    without_highest,
 )
 
-__all__ = ["ROWS", "divide", "extremes", "subtract", "sums", "with_lowest"]
+__all__ = [
+    "ROWS",
+    "difference",
+    "divide",
+    "extremes",
+    "far_sums",
+    "largest_of",
+    "near_sums",
+    "quotient",
+    "subtract",
+]
+
+ENTRIES = 1 << 13  # of rows that are finished at once, which stay in the nearest cache
+BLOCK = 1 << 10  # entries, after which a row is given up if a score is far
 
 
-@inlined()
-def extremes(x: Array, where: Array | None) -> Any:
-    """Return the largest score, NaN if there is one, the smallest above -inf, and whether -inf is there."""
-    least, most = key_of(x.dtype.type(-np.inf)), key_of(x.dtype.type(np.inf))
-    highest, lowest = least, most
-    for i in range(x.size):
-        key = key_of(x[i])
-        if where is None:
-            highest, lowest = max(highest, key), min(lowest, key)
-        else:
-            highest = max(highest, key if where[i] else least)
-            lowest = min(lowest, key if where[i] else most)
-    return with_lowest(number_of(highest), number_of(lowest), x, where)
+# One row ------------------------------------------------------------------------------------------
 
 
-@inlined()
-def with_lowest(highest: Any, lowest: Any, x: Array, where: Array | None) -> Any:
-    """Return what `extremes` does, from the extremes of all scores."""
-    if lowest == -np.inf:
-        return highest, _lowest_finite(x, where), True
-    return *ordered(highest, lowest), False
-
-
-@inlined()
-def _lowest_finite(x: Array, where: Array | None) -> Any:
-    """Return the smallest score that is not -inf."""
-    lowest = x.dtype.type(np.inf)
-    for i in range(x.size):
-        counts = x[i] > -np.inf and (where is None or where[i])
-        lowest = x[i] if counts and x[i] < lowest else lowest
-    return lowest
-
-
-@inlined()
-def sums(
-    x: Array, where: Array | None, scale: Any, terms: Array | None, below: Array
-) -> tuple[float, float, int]:
-    """
-    Return the sum of the terms below the maximum, and its error, and the number of maxima.
-
-    The terms are written, if there is where to.
-    """
-    total = error = 0.0
-    count = 0
-    for start in range(0, x.size, BLOCK):
-        stop = min(start + BLOCK, x.size)
-        scores, mask = x[start:stop], None if where is None else where[start:stop]
-        place = None if terms is None else terms[start:stop]
-        if scale.lowering == 1.0:
-            _write_near(scores, mask, scale, place, below)
-        else:
-            _write_far(scores, mask, scale, place, below)
-        count += _count(scores, mask, scale.maximum)
-        total, part = two_sum(total, folded(below, stop - start))
-        error += part
-    return total, error, count
-
-
-def _writer(term: Callable[..., Any]) -> Any:
-    """Return a loop that writes the terms of scores, and those below the maximum."""
+def _summing(term: Callable[..., Any], *, is_near: bool) -> Any:
+    """Return a loop over the terms of a row, which are written if there is where to."""
 
     @inlined()
-    def write(x: Array, where: Array | None, scale: Any, terms: Array | None, below: Array) -> None:
-        maximum, shift, largest = scale.maximum, scale.shift, scale.largest
-        zero = x.dtype.type(0.0)
-        for i in range(x.size):
-            y = term(x[i], shift)
-            y = min(largest, y)  # the terms of neighbours need not be in their order
-            if where is not None:
-                y = y if where[i] else zero
-            if terms is not None:
-                terms[i] = y
-            below[i] = zero if x[i] == maximum else y
+    def sums(
+        x: Memory, where: Memory | None, row: int, scale: Any, terms: Memory | None
+    ) -> tuple[Any, bool, float, Any]:
+        """
+        Return the maximum, whether a score is far, the sum of all terms but the largest, and that one.
 
-    return write
+        Where no score may be far and one is, not all of the row need have been read.
+        """
+        n, lanes, shift, raised = x.length, lanes_of(x), filled(x, scale[0]), filled(x, scale[1])
+        found, is_far = begun(x), False
+        for begin in range(0, n, BLOCK):
+            end = min(begin + BLOCK, n)
+            for start in range(begin, end - lanes + 1, lanes):
+                scores = load(x, row, start, found.top)
+                mask = kept(where, row, start, found.top)
+                found, y = _step(found, scores, mask, shift, raised)
+                if terms is not None:
+                    store(terms, row, start, y)
+            if end % lanes:
+                start, places = end - end % lanes, first_places(end % lanes, found.top)
+                scores = load_first(x, row, start, places)
+                mask = kept_first(where, row, start, places)
+                found, y = _step(found, scores, mask, shift, raised)
+                if terms is not None:
+                    store_first(terms, row, start, places, y)
+            is_far = are_far(found)
+            if is_near and is_far:
+                break
+        rest, top = without_highest(found.top, found.error)
+        below = np.float64(folded(found.below)) + np.float64(rest)
+        return highest_of(found.highest), is_far, below, top
+
+    @inlined()
+    def _step(found: Sums, scores: Any, mask: Any, shift: Any, raised: Any) -> Any:
+        if mask is None:
+            y = term(scores, shift, raised)
+        else:
+            scores = select(mask, scores, -bound_of(scores))
+            y = select(mask, term(scores, shift, raised), 0.0)
+        return added(found, scores, y), y
+
+    return sums
 
 
-_write_near, _write_far = _writer(near), _writer(far)
+near_sums, far_sums = _summing(near, is_near=True), _summing(far, is_near=False)
 
 
 @inlined()
-def _count(x: Array, where: Array | None, maximum: Any) -> int:
-    count = 0
-    for i in range(x.size):
-        count += x[i] == maximum if where is None else (x[i] == maximum) & where[i]
-    return count
+def extremes(x: Memory, where: Memory | None, row: int) -> tuple[Any, Any]:
+    """Return the largest score, and the smallest above -inf; no NaN counts."""
+    n, lanes = x.length, lanes_of(x)
+    highest, lowest = filled(x, -np.inf), filled(x, np.inf)
+    for start in range(0, n - lanes + 1, lanes):
+        scores = load(x, row, start, highest)
+        mask = kept(where, row, start, highest)
+        highest, lowest = _extended(highest, lowest, scores, mask)
+    if n % lanes:
+        start, places = n - n % lanes, first_places(n % lanes, highest)
+        scores = load_first(x, row, start, places)
+        mask = kept_first(where, row, start, places)
+        highest, lowest = _extended(highest, lowest, scores, mask)
+    return highest_of(highest), -highest_of(lowest * -1.0)
 
 
 @inlined()
-def divide(terms: Array, divisor: float, largest: Any) -> None:
-    total = terms.dtype.type(divisor)
-    for i in range(terms.size):
-        terms[i] = (
-            min(largest, terms[i]) / total
-        )  # a long row is written before its largest is known
+def _extended(highest: Any, lowest: Any, scores: Any, mask: Any) -> tuple[Any, Any]:
+    scores = scores if mask is None else select(mask, scores, -np.inf)
+    lowest = min(select(scores > -np.inf, scores, np.inf), lowest)
+    return max(scores, highest), lowest
 
 
 @inlined()
-def subtract(x: Array, where: Array | None, maximum: Any, excess: float, out: Array) -> None:
-    largest, lowest = x.dtype.type(-math.log1p(excess)), x.dtype.type(-np.inf)
-    for i in range(x.size):
-        y = largest - (maximum - x[i])
-        if where is not None:
-            y = y if where[i] else lowest
-        out[i] = y
+def _reduce(
+    x: Memory, where: Memory | None, row: int, terms: Memory | None, found: Memory, i: int
+) -> None:
+    """Write what is found of a row."""
+    maximum, is_far, below, top = near_sums(x, where, row, (0.0, 0.0), terms)
+    scale = maximum - maximum, maximum - maximum
+    if is_far:
+        maximum, lowest = extremes(x, where, row)
+        scale = scale_of(maximum, lowest)
+        _, _, below, top = far_sums(x, where, row, scale, terms)
+    write(found, i, maximum, scale, below, top)
+    if terms is not None:
+        found[LARGEST, i] = largest_of(x, maximum, scale)
 
 
 @inlined()
-def _reduced(x: Array, where: Array | None, terms: Array | None, below: Array) -> Any:
-    """Return the maximum, S - 1, the divisor of the terms, and the largest of them."""
-    if x.size > LONG:
-        found = of_sum(*sum_near(x, where, terms, below))
-        if not np.isnan(found[1]):
-            return found
-    scale = scale_of_row(*extremes(x, where))
-    total, error, count = sums(x, where, scale, terms, below)
-    return scale.maximum, *of_sums(scale, total + error, count), scale.largest
+def largest_of(like: Any, maximum: Any, scale: Any) -> Any:
+    """Return the term of the maximum."""
+    return first_of(far(filled(like, maximum), filled(like, scale[0]), filled(like, scale[1])))
 
 
-def _over_rows(finish: Callable[..., None], *, has_terms: bool) -> Any:
-    """Return a loop over rows, each of which ends by `finish(x, where, reduced, y)`."""
+# Many rows ----------------------------------------------------------------------------------------
+
+
+def _mapping(of: Callable[..., Any]) -> Any:
+    """Return a loop that writes `of` the numbers of a row, whether they are kept, and two more."""
+
+    @inlined()
+    def write_row(x: Memory, where: Memory | None, row: int, a: float, b: float, y: Memory) -> None:
+        n, lanes, first, second = x.length, lanes_of(x), filled(x, a), filled(x, b)
+        for start in range(0, n - lanes + 1, lanes):
+            mask = kept(where, row, start, first)
+            store(y, row, start, of(load(x, row, start, first), mask, first, second))
+        if n % lanes:
+            start, places = n - n % lanes, first_places(n % lanes, first)
+            mask = kept_first(where, row, start, places)
+            found = of(load_first(x, row, start, places), mask, first, second)
+            store_first(y, row, start, places, found)
+
+    return write_row
+
+
+@inlined()
+def quotient(term: Any, mask: Any, largest: Any, total: Any) -> Any:
+    return min(largest, term) / total  # the terms of neighbours need not be in their order
+
+
+@inlined()
+def difference(x: Any, mask: Any, largest: Any, maximum: Any) -> Any:
+    y = largest - (maximum - x)
+    return y if mask is None else select(mask, y, -np.inf)
+
+
+divide, subtract = _mapping(quotient), _mapping(difference)
+
+
+def _over_rows(finished: Callable[..., None], *, has_terms: bool) -> Any:
+    """Return a loop over rows, each of which ends by `finished(x, where, row, found, i, y)`."""
 
     def loop(x: Array, where: Array | None, y: Array, excess: Array | None) -> bool:
-        below, all_are_right = np.empty(BLOCK, x.dtype), True
-        for row in range(x.shape[0]):
-            mask = None if where is None else where[row]
-            reduced = _reduced(x[row], mask, y[row] if has_terms else None, below)
-            all_are_right = all_are_right and not np.isnan(reduced[1])
-            if excess is not None:
-                excess[row, 0] = reduced[1]
-            finish(x[row], mask, reduced, y[row])
+        scores, mask, results = memory_of(x), memory_of(where), memory_of(y)
+        terms = results if has_terms else None
+        found, all_are_right = room_of_slices(np.float64(0.0)), True
+        together = max(1, min(TOGETHER, ENTRIES // scores.length))
+        for begin in range(0, len(x), together):
+            count = min(together, len(x) - begin)
+            for i in range(count):
+                _reduce(scores, mask, begin + i, terms, found, i)
+            finish(found, count)
+            for i in range(count):
+                all_are_right = all_are_right and not np.isnan(found[EXCESS, i])
+                if excess is not None:
+                    excess[begin + i, 0] = found[EXCESS, i]
+                finished(scores, mask, begin + i, found, i, results)
         return all_are_right
 
     return compiled()(loop)
 
 
 @inlined()
-def _softmax(x: Array, where: Array | None, reduced: Any, y: Array) -> None:
-    divide(y, reduced[2], reduced[3])
+def _softmax(x: Memory, where: Memory | None, row: int, found: Memory, i: int, y: Memory) -> None:
+    divide(y, None, row, found[LARGEST, i], found[DIVISOR, i], y)
 
 
 @inlined()
-def _log_softmax(x: Array, where: Array | None, reduced: Any, y: Array) -> None:
-    subtract(x, where, reduced[0], reduced[1], y)
+def _log_softmax(
+    x: Memory, where: Memory | None, row: int, found: Memory, i: int, y: Memory
+) -> None:
+    subtract(x, where, row, -found[LOG, i], found[MAXIMUM, i], y)
 
 
 @inlined()
-def _logsumexp_alone(x: Array, where: Array | None, reduced: Any, y: Array) -> None:
-    y[0] = log_of_sum(reduced[0], reduced[1])
+def _logsumexp(x: Memory, where: Memory | None, row: int, found: Memory, i: int, y: Memory) -> None:
+    y[row, 0] = found[MAXIMUM, i] + found[LOG, i]
 
 
 @inlined()
-def _excess(x: Array, where: Array | None, reduced: Any, y: Array) -> None:
-    y[0] = reduced[1]
+def _excess(x: Memory, where: Memory | None, row: int, found: Memory, i: int, y: Memory) -> None:
+    y[row, 0] = found[EXCESS, i]
 
 
 ROWS = {
     _primals.softmax: _over_rows(_softmax, has_terms=True),
     _primals.log_softmax: _over_rows(_log_softmax, has_terms=False),
-    _primals.logsumexp: _over_rows(_logsumexp_alone, has_terms=False),
+    _primals.logsumexp: _over_rows(_logsumexp, has_terms=False),
     _primals.excess: _over_rows(_excess, has_terms=False),
 }

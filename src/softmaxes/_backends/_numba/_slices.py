@@ -1,113 +1,140 @@
-"""Of a slice, be it a row or a column: from its extremes to its sums."""
+"""
+Of slices, be they rows or columns: from their scores to their sums.
+
+In a place of a vector, scores come one after the other. Those are of one column and so many rows apart,
+or of one row and so many columns apart, as a vector has places. `below` is the sum of the terms but for
+the largest, `top`, whichever that is: S - 1 does not cancel where one term is nearly all of S, and nothing
+is said about the maximum before all is read.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmaxes._arrays import Array
-from softmaxes._backends._numba._numbers import bound_of, far, inlined, lowering_of, near
+from softmaxes._backends._numba._numbers import (
+    bound_of,
+    inlined,
+    log1p,
+    lowering_of,
+    near,
+    raised_of,
+)
+from softmaxes._backends._numba._vectors import (
+    Memory,
+    any_of,
+    filled,
+    load,
+    other_of,
+    room_of,
+    store,
+)
 
 __all__ = [
-    "BLOCK",
-    "LANES",
-    "LONG",
-    "Scale",
-    "are_in_bounds",
-    "folded",
-    "log_of_sum",
-    "of_sums",
-    "ordered",
-    "scale_of_row",
-    "scaled",
+    "BELOW",
+    "DIVISOR",
+    "EXCESS",
+    "LARGEST",
+    "LOG",
+    "MAXIMUM",
+    "SHIFT",
+    "TOGETHER",
+    "Sums",
+    "added",
+    "are_far",
+    "begun",
+    "finish",
+    "room_of_slices",
+    "scale_of",
+    "summed",
     "two_sum",
+    "write",
 ]
 
-LANES = 16  # sums side by side
-BLOCK = 512  # terms, summed while they are in the nearest cache
-LONG = 1 << 13  # entries, above which a slice is read once less
+# The rows of an array of what is found of slices, in double precision: the maximum; the shift, the term
+# of the maximum, and the sum of all terms, with this shift; the same without the largest term, which is
+# of the size that it should be; S - 1, NaN where nothing is right, and log S.
+MAXIMUM, SHIFT, LARGEST, DIVISOR, BELOW, EXCESS, LOG = range(7)
+TOGETHER = 64  # slices of which the logarithms are taken at once
 
 
-class Scale(NamedTuple):
-    """The maximum, the shift, the term of the maximum, and 2^-`raised` if terms are raised."""
+class Sums(NamedTuple):
+    """Vectors: of the terms so far, with what is lost in their sum, and of the scores so far."""
 
-    maximum: Any
-    shift: Any
-    largest: Any
-    lowering: float
-
-
-@inlined()
-def are_in_bounds(highest: Any, lowest: Any) -> Any:
-    """Tell whether scores between these need no shift."""
-    bound = bound_of(highest)
-    return -bound <= lowest and -bound <= highest <= bound
+    below: Any
+    error: Any
+    top: Any
+    highest: Any
+    lowest: Any
 
 
 @inlined()
-def scaled(maximum: Any, lowest: Any, is_raised: bool) -> Any:
-    """
-    Return what is known before the terms of a slice are.
-
-    The lowest score is that above -inf, whose term is 0 only where terms are raised.
-    """
-    is_moderate = are_in_bounds(maximum, lowest)
-    shift = maximum - maximum if is_moderate else maximum
-    if is_raised:
-        return Scale(maximum, shift, far(maximum, shift), lowering_of(maximum))
-    return Scale(maximum, shift, near(maximum, shift), 1.0)
+def begun(x: Memory) -> Sums:
+    zero = filled(x, 0.0)
+    return Sums(zero, zero, zero, filled(x, -np.inf), filled(x, np.inf))
 
 
 @inlined()
-def scale_of_row(maximum: Any, lowest: Any, has_minus_inf: bool) -> Any:
-    return scaled(maximum, lowest, has_minus_inf or not are_in_bounds(maximum, lowest))
+def added(sums: Sums, scores: Any, terms: Any) -> Sums:
+    # A NaN stays in `below`, and comes into nothing else.
+    lower = min(sums.top, terms)
+    top = other_of(sums.top, terms, lower)  # where a maximum would wait for the processor
+    below, error = summed(sums.below, sums.error, lower)
+    return Sums(below, error, top, max(scores, sums.highest), min(scores, sums.lowest))
 
 
 @inlined()
-def of_sums(scale: Any, below: float, count: int) -> tuple[float, float]:
-    """
-    Return S - 1, NaN unless the maximum is finite, and the divisor of the terms.
-
-    They follow from the sum of the terms below the maximum and the number of maxima.
-    """
-    # In its own precision, as the term of the maximum is not: it is rounded.
-    largest = math.exp(np.float64(scale.maximum) - np.float64(scale.shift))
-    excess = below * scale.lowering / largest + (count - 1)
-    return excess if np.isfinite(scale.maximum) else np.nan, scale.largest * count + below
+def summed(total: Any, error: Any, term: Any) -> tuple[Any, Any]:
+    """Return a sum with one more term, and its error, but for terms that are larger than it."""
+    after = total + term
+    return after, error + (term - (after - total))
 
 
 @inlined()
-def folded(a: Array, n: int) -> Any:
-    """Return the sum of the first n entries of an array of a block, which is overwritten."""
-    for i in range(n, -n % LANES + n):
-        a[i] = 0.0
-    for start in range(LANES, n, LANES):
-        for i in range(LANES):
-            a[i] += a[start + i]
-    half = LANES // 2
-    while half:
-        for i in range(half):
-            a[i] += a[half + i]
-        half //= 2
-    return a[0]
+def are_far(sums: Sums) -> Any:
+    """Tell whether a score so far needs a shift."""
+    bound = bound_of(sums.highest)
+    return any_of((sums.highest > bound) | (sums.lowest < -bound))
+
+
+room_of_slices = room_of(7, TOGETHER)
 
 
 @inlined()
-def ordered(highest: Any, lowest: Any) -> tuple[Any, Any]:
-    """Return the extremes, both NaN if there is one, which may have a sign."""
-    return lowest if np.isnan(lowest) else highest, lowest
+def finish(found: Memory, slices: int) -> None:
+    """Find S - 1 and its logarithm, for several slices at once."""
+    for i in range(0, slices, 8):
+        zero = filled(found, 0.0)
+        exponent = load(found, MAXIMUM, i, zero) - load(found, SHIFT, i, zero)
+        # In its own precision, as the term of the maximum is not: it is rounded.
+        excess = load(found, BELOW, i, zero) / near(exponent, zero, zero)
+        store(found, EXCESS, i, excess)
+        store(found, LOG, i, log1p(excess))
 
 
 @inlined()
-def log_of_sum(maximum: Any, excess: float) -> Any:
-    return maximum + math.log1p(excess)
+def scale_of(maximum: Any, lowest: Any) -> Any:
+    """Return the shift of a slice, by its scores above -inf, and by which power of 2 terms are raised."""
+    bound, zero = bound_of(maximum), maximum - maximum
+    is_near = -bound <= lowest and -bound <= maximum <= bound
+    return (zero, zero) if is_near else (maximum, raised_of(maximum))
 
 
 @inlined()
-def two_sum(a: float, b: float) -> tuple[float, float]:
-    """Return a + b and its error."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
+def write(found: Memory, i: int, maximum: Any, scale: Any, below: float, top: Any) -> None:
+    """Write what is found of a slice, in order that `finish` finds the rest."""
+    shift, raised = scale
+    found[MAXIMUM, i], found[SHIFT, i] = maximum, shift
+    found[DIVISOR, i] = below + np.float64(top)
+    is_right = np.isfinite(maximum) and top > 0.0
+    lowering = lowering_of(maximum) if raised > 0.0 else 1.0
+    found[BELOW, i] = below * lowering if is_right else np.nan
+
+
+@inlined()
+def two_sum(total: Any, error: Any, term: Any) -> tuple[Any, Any]:
+    """Return a sum with one more term, and its error, whichever of the two is larger."""
+    after = total + term
+    part = after - total
+    return after, error + ((total - (after - part)) + (term - part))

@@ -1,0 +1,520 @@
+"""
+Vectors: a few numbers side by side, which compiled code holds in registers.
+
+A loop over numbers LLVM makes into one over vectors with a check before it and numbers one by one at its
+end; on a short row these take longer than the rest. A loop over vectors is as it is written. A vector has
+the bytes of a line of cache. Memory is that of arrays of two axes, the last of them contiguous.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import (
+    lower_builtin,
+    lower_cast,
+    make_attribute_wrapper,
+    models,
+    register_model,
+    type_callable,
+)
+
+__all__ = [
+    "BYTES",
+    "Memory",
+    "any_of",
+    "filled",
+    "first_of",
+    "first_places",
+    "folded",
+    "fused",
+    "highest_of",
+    "kept",
+    "kept_first",
+    "load",
+    "load_first",
+    "memory_of",
+    "other_of",
+    "prefetch",
+    "room_of",
+    "select",
+    "store",
+    "store_first",
+    "view",
+    "without_highest",
+]
+
+Memory = Any  # what compiled code has of an array
+
+BYTES = 64
+INDEX = ir.IntType(32)
+
+
+class VectorType(types.Type):
+    """So many numbers of a type, or truth values."""
+
+    def __init__(self, dtype: Any, lanes: int) -> None:
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(name=f"Vector({dtype}, {lanes})")
+
+
+@register_model(VectorType)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: VectorType) -> None:
+        element = manager.lookup(vector.dtype).get_value_type()
+        super().__init__(manager, vector, ir.VectorType(element, vector.lanes))
+
+
+def _lowered(
+    function: Any, typed: Callable[..., Any], first: Any = types.Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let compiled code call a function, by `typed` of its types and what is decorated, of its values."""
+
+    def decorated(emit: Callable[..., Any]) -> Callable[..., Any]:
+        def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return emit(context, builder, signature, *values)
+
+        arguments = first, *(types.Any,) * (typed.__code__.co_argcount - 1)
+        type_callable(function)(lambda context: typed)
+        lower_builtin(function, *arguments)(lower)
+        return emit
+
+    return decorated
+
+
+def _masks(vector: VectorType) -> VectorType:
+    return VectorType(types.boolean, vector.lanes)
+
+
+# From numbers -------------------------------------------------------------------------------------
+
+
+def filled(a: Any, number: Any) -> Any:
+    """Return a vector of one number, in the dtype of an array."""
+    raise NotImplementedError
+
+
+def _typed_filled(a: Any, number: Any) -> Any:
+    return VectorType(a.dtype, BYTES * 8 // a.dtype.bitwidth)
+
+
+@_lowered(filled, _typed_filled)
+def _filled(context: Any, builder: Any, signature: Any, a: Any, number: Any) -> Any:
+    return context.cast(builder, number, signature.args[1], signature.return_type)
+
+
+def _cast(context: Any, builder: Any, number: Any, vector: VectorType, value: Any) -> Any:
+    return _repeated(builder, context.cast(builder, value, number, vector.dtype), vector.lanes)
+
+
+lower_cast(types.Number, VectorType)(_cast)
+
+
+def _repeated(builder: Any, value: Any, lanes: int) -> Any:
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    alone = builder.insert_element(undefined, value, ir.Constant(INDEX, 0))
+    return builder.shuffle_vector(alone, alone, _indices([0] * lanes))
+
+
+def _indices(numbers: Iterable[int]) -> Any:
+    found = [ir.Constant(INDEX, i) for i in numbers]
+    return ir.Constant(ir.VectorType(INDEX, len(found)), found)
+
+
+def first_places(n: Any, like: Any) -> Any:
+    """Return the mask of the first n places of a vector."""
+    raise NotImplementedError
+
+
+@_lowered(first_places, lambda n, like: _masks(like))
+def _first_places(context: Any, builder: Any, signature: Any, n: Any, like: Any) -> Any:
+    lanes = like.type.count
+    n = _repeated(builder, builder.trunc(n, INDEX), lanes)
+    return builder.icmp_signed("<", _indices(range(lanes)), n)
+
+
+# Operators ----------------------------------------------------------------------------------------
+
+Two = Callable[[Any, Any, Any], Any]  # of a builder and two values
+
+
+def _operator(of: Any, floats: Two | None, others: Two | None, *, tells: bool = False) -> None:
+    """Let compiled code apply an operator to vectors, or to one and a number."""
+
+    def typed(a: Any, b: Any) -> Any:
+        if isinstance(a, VectorType) and (b == a or isinstance(b, types.Number)):
+            return _masks(a) if tells else a
+        return None
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        vector, other = signature.args
+        made: Any = floats if isinstance(vector.dtype, types.Float) else others
+        a, b = values
+        return made(builder, a, context.cast(builder, b, other, vector))
+
+    type_callable(of)(lambda context: typed)
+    lower_builtin(of, VectorType, types.Any)(emit)
+
+
+def _plain(name: str) -> Two:
+    return lambda builder, a, b: getattr(builder, name)(a, b)
+
+
+def _compared(symbol: str) -> Two:
+    return lambda builder, a, b: builder.fcmp_ordered(symbol, a, b)
+
+
+def _chosen(symbol: str) -> Two:
+    # As processors do: the second where one is a NaN.
+    return lambda builder, a, b: builder.select(builder.fcmp_ordered(symbol, a, b), a, b)
+
+
+_operator(operator.add, _plain("fadd"), _plain("add"))
+_operator(operator.sub, _plain("fsub"), _plain("sub"))
+_operator(operator.mul, _plain("fmul"), None)
+_operator(operator.truediv, _plain("fdiv"), None)
+_operator(operator.and_, None, _plain("and_"))
+_operator(operator.or_, None, _plain("or_"))
+_operator(operator.lshift, None, _plain("shl"))
+_operator(operator.rshift, None, _plain("lshr"))
+_operator(operator.lt, _compared("<"), None, tells=True)
+_operator(operator.gt, _compared(">"), None, tells=True)
+_operator(min, _chosen("<"), None)
+_operator(max, _chosen(">"), None)
+
+
+def fused(a: Any, b: Any, c: Any) -> Any:
+    """Return a b + c, rounded once where the processor can; a is a vector, the others may be numbers."""
+    raise NotImplementedError
+
+
+@_lowered(fused, lambda a, b, c: a)
+def _fused(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    # Left to LLVM as a choice, it would be made here in this way and there in the other.
+    vector = signature.return_type
+    cast = [
+        context.cast(builder, *pair, vector) for pair in zip(values, signature.args, strict=True)
+    ]
+    return _called(builder, "fmuladd", cast[0].type, cast[0].type, cast)
+
+
+def _called(builder: Any, name: str, kind: Any, result: Any, arguments: Sequence[Any]) -> Any:
+    """Call the function of LLVM of this name for a kind of vectors."""
+    of = ir.FunctionType(result, [value.type for value in arguments])
+    name = f"llvm.{name}.v{kind.count}{kind.element.intrinsic_name}"
+    function = builder.module.globals.get(name) or ir.Function(builder.module, of, name)
+    return builder.call(function, arguments)
+
+
+def select(mask: Any, a: Any, b: Any) -> Any:
+    """Return a where the mask is True, and b elsewhere; one of them may be a number."""
+    raise NotImplementedError
+
+
+@_lowered(select, lambda mask, a, b: a if isinstance(a, VectorType) else b)
+def _select(context: Any, builder: Any, signature: Any, mask: Any, *values: Any) -> Any:
+    of, kinds = signature.return_type, signature.args[1:]
+    cast = (
+        context.cast(builder, value, kind, of) for value, kind in zip(values, kinds, strict=True)
+    )
+    return builder.select(mask, *cast)
+
+
+def other_of(a: Any, b: Any, one: Any) -> Any:
+    """Return, of each two numbers, the other than that which is given, by bits."""
+    raise NotImplementedError
+
+
+@_lowered(other_of, lambda a, b, one: a)
+def _other_of(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    kind = ir.VectorType(ir.IntType(signature.return_type.dtype.bitwidth), values[0].type.count)
+    a, b, one = (builder.bitcast(value, kind) for value in values)
+    return builder.bitcast(builder.xor(builder.xor(a, b), one), values[0].type)
+
+
+def view(a: Any, dtype: Any) -> Any:
+    """Return the same bits as numbers of another type."""
+    raise NotImplementedError
+
+
+@_lowered(view, lambda a, dtype: VectorType(dtype.dtype, a.lanes))
+def _view(context: Any, builder: Any, signature: Any, a: Any, dtype: Any) -> Any:
+    return builder.bitcast(a, context.get_value_type(signature.return_type))
+
+
+# Memory -----------------------------------------------------------------------------------------------
+
+
+class MemoryType(types.Type):
+    """Where an array of two axes lies, the last of which is contiguous, and the length of that."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Memory({dtype})")
+
+
+@register_model(MemoryType)
+class _MemoryModel(models.StructModel):
+    def __init__(self, manager: Any, memory: MemoryType) -> None:
+        members = [("data", types.voidptr), ("stride", types.intp), ("length", types.intp)]
+        super().__init__(manager, memory, members)
+
+
+make_attribute_wrapper(MemoryType, "length", "length")
+
+
+def memory_of(a: Any) -> Any:
+    """Return where an array lies, which must live on elsewhere: no reference is counted. None of None."""
+    raise NotImplementedError
+
+
+@_lowered(memory_of, lambda a: a if a == types.none else MemoryType(a.dtype))
+def _memory_of(context: Any, builder: Any, signature: Any, a: Any) -> Any:
+    if signature.return_type == types.none:
+        return context.get_dummy_value()
+    array = context.make_array(signature.args[0])(context, builder, a)
+    stride, length = (
+        builder.extract_value(of, i) for of, i in ((array.strides, 0), (array.shape, 1))
+    )
+    return _memory(context, builder, signature, array.data, stride, length)
+
+
+def _memory(context: Any, builder: Any, signature: Any, data: Any, stride: Any, length: Any) -> Any:
+    made = cgutils.create_struct_proxy(signature.return_type)(context, builder)
+    made.data = builder.bitcast(data, cgutils.voidptr_t)
+    made.stride, made.length = stride, length
+    return made._getvalue()
+
+
+def _typed_room(number: Any) -> Any:
+    return MemoryType(number)
+
+
+def room_of(rows: int, entries: int) -> Any:
+    """Return a function for compiled code: room on its stack for rows of numbers of the kind of one."""
+
+    def room(number: Any) -> Any:
+        raise NotImplementedError
+
+    @_lowered(room, _typed_room)
+    def emit(context: Any, builder: Any, signature: Any, number: Any) -> Any:
+        length = ir.Constant(context.get_value_type(types.intp), entries)
+        size = ir.Constant(length.type, rows * entries)
+        data = cgutils.alloca_once(builder, number.type, size)
+        stride = ir.Constant(length.type, entries * context.get_abi_sizeof(number.type))
+        return _memory(context, builder, signature, data, stride, length)
+
+    return room
+
+
+def load(a: Any, row: Any, start: Any, like: Any) -> Any:
+    """Return the numbers of a row from a start on, as many as in another vector."""
+    raise NotImplementedError
+
+
+@_lowered(load, lambda a, row, start, like: like)
+def _load(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    memory, *_, like = signature.args
+    place, size = _place(context, builder, memory, like.lanes, *values[:3])
+    return builder.load(place, align=size)
+
+
+def _place(
+    context: Any, builder: Any, memory: MemoryType, lanes: int, a: Any, row: Any, start: Any
+) -> tuple[Any, int]:
+    """Return where so many entries are, and the bytes of one."""
+    kind = context.get_data_type(memory.dtype)
+    made = cgutils.create_struct_proxy(memory)(context, builder, a)
+    first = builder.gep(made.data, [builder.mul(row, made.stride)])
+    entries = builder.gep(builder.bitcast(first, kind.as_pointer()), [start])
+    vectors = ir.VectorType(kind, lanes).as_pointer()
+    return builder.bitcast(entries, vectors), context.get_abi_sizeof(kind)
+
+
+def load_first(a: Any, row: Any, start: Any, places: Any) -> Any:
+    """Return what `load` does where a mask is True, and 0 elsewhere, where nothing is read."""
+    raise NotImplementedError
+
+
+@_lowered(load_first, lambda a, row, start, places: VectorType(a.dtype, places.lanes))
+def _load_first(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    memory, *_, places = signature.args
+    place, size = _place(context, builder, memory, places.lanes, *values[:3])
+    kind = place.type.pointee
+    arguments = place, ir.Constant(INDEX, size), values[3], ir.Constant(kind, None)
+    # LLVM adds what the name lacks, the kind of the address, as versions of LLVM differ in that.
+    return _called(builder, "masked.load", kind, kind, arguments)
+
+
+def kept(where: Any, row: Any, start: Any, like: Any) -> Any:
+    """Return the mask that stands in a row from a start on; None where there are no masks."""
+    raise NotImplementedError
+
+
+@_lowered(kept, lambda where, row, start, like: where if where == types.none else _masks(like))
+def _kept(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    if signature.return_type == types.none:
+        return context.get_dummy_value()
+    return _nonzero(builder, _load(context, builder, signature, *values))
+
+
+def kept_first(where: Any, row: Any, start: Any, places: Any) -> Any:
+    """Return the mask that stands there and is True; `places` where there are no masks."""
+    raise NotImplementedError
+
+
+@_lowered(kept_first, lambda where, row, start, places: places)
+def _kept_first(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    if signature.args[0] == types.none:
+        return values[3]
+    return _nonzero(builder, _load_first(context, builder, signature, *values))
+
+
+def _nonzero(builder: Any, loaded: Any) -> Any:
+    return builder.icmp_unsigned("!=", loaded, ir.Constant(loaded.type, None))
+
+
+def prefetch(a: Any, row: Any, start: Any) -> None:
+    """Have a line of cache fetched, which need not be there."""
+    raise NotImplementedError
+
+
+@_lowered(prefetch, lambda a, row, start: types.none)
+def _prefetch(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    place, _ = _place(context, builder, signature.args[0], 1, *values)
+    place = builder.bitcast(place, cgutils.voidptr_t)
+    arguments = [place, *(ir.Constant(INDEX, i) for i in (0, 3, 1))]
+    of = ir.FunctionType(ir.VoidType(), [value.type for value in arguments])
+    name = "llvm.prefetch"
+    builder.call(
+        builder.module.globals.get(name) or ir.Function(builder.module, of, name), arguments
+    )
+    return context.get_dummy_value()
+
+
+def store(a: Any, row: Any, start: Any, numbers: Any) -> None:
+    """Write numbers to a row of an array from a start on."""
+    raise NotImplementedError
+
+
+@_lowered(store, lambda a, row, start, numbers: types.none)
+def _store(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    memory, *_, vector = signature.args
+    place, size = _place(context, builder, memory, vector.lanes, *values[:3])
+    builder.store(values[3], place, align=size)
+    return context.get_dummy_value()
+
+
+def store_first(a: Any, row: Any, start: Any, mask: Any, numbers: Any) -> None:
+    """Do what `store` does where the mask is True."""
+    raise NotImplementedError
+
+
+@_lowered(store_first, lambda a, row, start, mask, numbers: types.none)
+def _store_first(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    memory, *_, vector = signature.args
+    place, size = _place(context, builder, memory, vector.lanes, *values[:3])
+    *_, mask, numbers = values
+    arguments = numbers, place, ir.Constant(INDEX, size), mask
+    _called(builder, "masked.store", place.type.pointee, ir.VoidType(), arguments)
+    return context.get_dummy_value()
+
+
+def _typed_entry(a: Any, place: Any) -> Any:
+    return a.dtype if isinstance(a, MemoryType) else None
+
+
+@_lowered(operator.getitem, _typed_entry, MemoryType)
+def _entry(context: Any, builder: Any, signature: Any, a: Any, place: Any) -> Any:
+    row, i = cgutils.unpack_tuple(builder, place)
+    entry, _ = _place(context, builder, signature.args[0], 1, a, row, i)
+    return _first(builder, builder.load(entry))
+
+
+def _typed_set_entry(a: Any, place: Any, number: Any) -> Any:
+    return types.none if isinstance(a, MemoryType) else None
+
+
+@_lowered(operator.setitem, _typed_set_entry, MemoryType)
+def _set_entry(context: Any, builder: Any, signature: Any, a: Any, place: Any, number: Any) -> Any:
+    memory, _, kind = signature.args
+    row, i = cgutils.unpack_tuple(builder, place)
+    entry, _ = _place(context, builder, memory, 1, a, row, i)
+    number = context.cast(builder, number, kind, memory.dtype)
+    builder.store(_repeated(builder, number, 1), entry)
+    return context.get_dummy_value()
+
+
+# To numbers ---------------------------------------------------------------------------------------
+
+
+def first_of(a: Any) -> Any:
+    """Return the first number of a vector."""
+    raise NotImplementedError
+
+
+@_lowered(first_of, lambda a: a.dtype)
+def _first_of(context: Any, builder: Any, signature: Any, a: Any) -> Any:
+    return _first(builder, a)
+
+
+def _first(builder: Any, a: Any) -> Any:
+    return builder.extract_element(a, ir.Constant(INDEX, 0))
+
+
+def any_of(mask: Any) -> Any:
+    """Tell whether one place is True."""
+    raise NotImplementedError
+
+
+@_lowered(any_of, lambda mask: types.boolean)
+def _any_of(context: Any, builder: Any, signature: Any, mask: Any) -> Any:
+    bits = builder.bitcast(mask, ir.IntType(mask.type.count))
+    return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+
+def folded(a: Any) -> Any:
+    """Return the sum: half of the numbers are added to the others, until one is left."""
+    raise NotImplementedError
+
+
+def highest_of(a: Any) -> Any:
+    """Return the largest number."""
+    raise NotImplementedError
+
+
+def without_highest(a: Any, rest: Any) -> Any:
+    """Return the sum of `rest` and of a but for its largest number, in the order of `folded`; and that."""
+    raise NotImplementedError
+
+
+def _folding(name: Any, made: Two) -> None:
+    @_lowered(name, lambda a: a.dtype)
+    def fold(context: Any, builder: Any, signature: Any, a: Any) -> Any:
+        while a.type.count > 1:
+            a = made(builder, *_halves(builder, a))
+        return _first(builder, a)
+
+
+def _halves(builder: Any, a: Any) -> list[Any]:
+    half = a.type.count // 2
+    return [builder.shuffle_vector(a, a, _indices(range(i, i + half))) for i in (0, half)]
+
+
+_folding(folded, _plain("fadd"))
+_folding(highest_of, _chosen(">"))
+
+
+@_lowered(without_highest, lambda a, rest: types.UniTuple(a.dtype, 2))
+def _without_highest(context: Any, builder: Any, signature: Any, a: Any, rest: Any) -> Any:
+    while a.type.count > 1:
+        a, b = _halves(builder, a)
+        rest = builder.fadd(*_halves(builder, rest))
+        rest, a = builder.fadd(rest, _chosen("<")(builder, a, b)), _chosen(">")(builder, a, b)
+    found = _first(builder, rest), _first(builder, a)
+    return context.make_tuple(builder, signature.return_type, found)
