@@ -335,6 +335,42 @@ def test_generated_code_keeps_the_budget(torch, scale):
         assert_within_budget(case, (x / 0.3).numpy(), y.numpy())
 
 
+@every_function
+def test_no_special_value_of_scores_alone_is_lost_in_a_graph(torch, compiled, function):
+    largest = torch.finfo(torch.float64).max
+    values = [-np.inf, np.inf, np.nan, 0.0, -1.0, 700.0, -1000.0, largest, -largest]
+    moved = [0.0, 1.0, -2.0, np.inf, np.nan]
+    pairs = itertools.product(*(itertools.product(v, repeat=3) for v in (values, moved)))
+    x, u = torch.tensor(list(pairs), dtype=torch.float64).unbind(1)
+    u = u[:, 0] if function is sm.logsumexp else u
+
+    def pulled(x, u):
+        y, pullback = torch.func.vjp(partial(function, axis=-1), x)
+        return y, pullback(u)[0]
+
+    by_the_maths = torch.func.vmap(pulled)  # which is not recorded
+    assert_agree(torch, by_the_maths(x, u), compiled(pulled)(x, u))
+
+
+@every_function
+@pytest.mark.parametrize("scale", [1, 30])
+def test_the_graph_of_scores_alone_keeps_the_budget(torch, compiled, function, scale):
+    case = CASES[function.__name__]
+    x = np.random.default_rng(9).normal(size=(20, 50), scale=scale).astype("float32")
+    x[:, 7] = x.max(axis=1)
+    y = compiled(partial(function, axis=-1))(torch.from_numpy(x))
+    assert_within_budget(case, x, y.numpy())
+
+
+@every_function
+def test_a_compiled_function_keeps_one_tensor_of_the_size_of_the_input(torch, function):
+    torch.compiler.reset()
+    f = torch.compile(partial(function, axis=-1), backend="aot_eager_decomp_partition")
+    x = torch.rand(60, 100, requires_grad=True)
+    kept = f(x).grad_fn.saved_tensors
+    assert [a.dtype for a in kept if a.numel() == x.numel()] == [x.dtype]
+
+
 def test_the_first_call_may_be_a_compiled_one(torch):
     code = """
 import torch, softmaxes as sm

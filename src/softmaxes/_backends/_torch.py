@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 
 from softmaxes import _rules, _states
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
+from softmaxes._backends import _torch_scores as _scores
 from softmaxes._backends import _torch_shared as _shared
 from softmaxes._rules import Rule, ingredients
 
@@ -121,7 +122,8 @@ class _OfScores:
         return y.contiguous()  # as PyTorch's own functions keep it, for those who call `view`
 
     def by_pytorch(self, f: Callable[..., Array], *arguments: Any) -> Array:
-        return f(*arguments, axis=self.axis, xp=xp)
+        of = _scores.formula(f, arguments) if _shared.is_recorded() else f
+        return of(*arguments, axis=self.axis, xp=xp)
 
     def kept(self, y: Array, arrays: Flat, needs: Sequence[bool]) -> Flat:
         """Return y and the arrays, None for those that the derivatives can do without."""

@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
 from softmaxes._backends import _numpy
 
-__all__ = ["by_rows", "can_move"]
+__all__ = ["by_rows", "can_move", "is_recorded"]
 
 DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
@@ -24,7 +24,7 @@ DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")
 def by_rows(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any) -> Array | None:
     """Return f(*arguments), or None where the tensors are not NumPy's to read."""
     tensors = leaves(arguments)
-    if not all(map(_is_plain, tensors)) or _is_recorded():
+    if not all(map(_is_plain, tensors)) or is_recorded():
         return None
     try:
         shared = mapped(lambda a: a.detach().numpy(), arguments)
@@ -50,6 +50,6 @@ def _is_plain(a: Any) -> bool:
     return is_tensor and a.device.type == "cpu" and a.layout is torch.strided
 
 
-def _is_recorded() -> bool:
+def is_recorded() -> bool:
     """Tell whether something notes the operations that are carried out."""
     return bool(torch._C._len_torch_dispatch_stack())
