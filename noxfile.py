@@ -72,9 +72,9 @@ def backend(session: nox.Session, library: str) -> None:
 
 @nox.session(default=False)
 def compiled(session: nox.Session) -> None:
-    """Test NumPy in loops that Numba compiles."""
-    session.install("-e.", *groups("test-base", "numba"))
-    pytest(session, "tests", backends="numpy", SOFTMAXES_NUMBA="1")
+    """Test NumPy, and JAX on top of it, in loops that Numba compiles."""
+    session.install("-e.", *groups("test", "numba"))
+    pytest(session, "tests", backends="numpy,jax", SOFTMAXES_NUMBA="1")
 
 
 @nox.session(default=False)

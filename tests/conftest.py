@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from softmaxes._backends._compiled import loops
 from softmaxes._cli.capabilities import ENGINES
 
 # Two devices of JAX, to tell where a result is; set before it is imported.
@@ -171,6 +172,7 @@ def backend_named(name):
         import jax
 
         jax.config.update("jax_enable_x64", True)
+        _hand_all_to_loops()
         call = {"jit": _jitted, "vmap": partial(_jitted, batched=True)}.get(manner, Backend.call)
         return Backend(name, jax.numpy, jax.numpy.asarray, call, autodiff=jax, traced=bool(manner))
     if library == "torch":
@@ -223,6 +225,14 @@ def backend(request):
 
 
 # Compiled where the tests of it are fast.
+def _hand_all_to_loops() -> None:
+    """Where loops are compiled, let JAX hand over few entries too, though there are two devices here."""
+    if loops() is not None:
+        from softmaxes._backends import _jax_shared
+
+        _jax_shared.FEW, _jax_shared.DEVICES = 1, 2
+
+
 MANNERS = {"jax": "jax-jit"}
 
 

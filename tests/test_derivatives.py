@@ -13,6 +13,7 @@ from regimes import REGIMES, regime, seeded
 from ulps import ulp_error
 
 import softmaxes as sm
+from softmaxes._backends._compiled import loops
 from softmaxes._cli.budgets import budget
 
 
@@ -297,7 +298,8 @@ def test_one_array_of_the_size_of_the_input_is_kept_for_the_backward_pass(jax, f
     y, pullback = jax.vjp(lambda x: function(x, axis=-1), x)
     kept = [a for a in jax.tree.leaves(pullback) if a.size > 1]
     assert [(a.shape, str(a.dtype)) for a in kept] == [(x.shape, dtype)]
-    owner = y if function is sm.softmax and dtype == "float32" else x
+    # Compiled loops make the probabilities once more from the scores.
+    owner = y if function is sm.softmax and dtype == "float32" and loops() is None else x
     assert (kept[0] == owner).all()
 
 

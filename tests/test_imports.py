@@ -29,23 +29,27 @@ LEVELS = (
 )
 
 # Who may say `import` for a library; the command line is a user of the package and has its own file for JAX.
-NUMBA = ("__init__", "_columns", "_cotangents", "_numbers", "_parts", "_rows", "_slices")
+NUMBA = ("__init__", "_columns", "_cotangents", "_halves", "_numbers", "_parts", "_rows", "_slices")
 SEAM = {
     "numpy": {
         "_backends/_numpy.py",
         "_backends/_columns.py",
         "_backends/_cotangents.py",
+        "_backends/_jax_shared.py",
         "_backends/_moderate.py",
         *(f"_backends/_numba/{name}.py" for name in NUMBA),
         "_backends/_ordinary.py",
         "_backends/_row.py",
         "_backends/_sums.py",
         "_backends/_torch_shared.py",
+        "_backends/_xla.py",
     },
     "jax": {
         "_backends/_jax.py",
         "_backends/_jax_products.py",
         "_backends/_jax_modes.py",
+        "_backends/_jax_shared.py",
+        "_backends/_xla.py",
         "_cli/_jax.py",
     },
     "torch": {"_backends/_torch.py", "_backends/_torch_shared.py"},

@@ -114,8 +114,8 @@ def familiar(a: Any) -> Namespace:
     """Return the library of an array of NumPy's or JAX's own, which is all in its dtype and shape."""
     if type(a) is np.ndarray:
         return np
-    xp = namespace_of(a)
-    return xp if xp is sys.modules.get("jax.numpy") else None
+    jax = sys.modules.get("jax")
+    return jax.numpy if jax is not None and isinstance(a, jax.Array) else None
 
 
 def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from softmaxes._arrays import Array, Arrays, Axes, Call
+from softmaxes._backends import _jax_shared
 from softmaxes._rules import Rule, ingredients
 
 __all__ = ["apply", "compiled"]
@@ -55,6 +56,9 @@ def compiled(f: Callable[..., Any], jvp: Callable[..., Array] | None) -> Any:
 @cache
 def _compiled(rule: Rule, axis: Axes, working: Any, dtype: Any, squeezed: bool) -> Any:
     def narrowed(x: Array, **options: Array) -> Array:
+        if _jax_shared.is_shared(rule, axis, arrays := Arrays(x, **options)):
+            y = _jax_shared.differentiable(rule, axis, working, dtype)(arrays)
+            return jnp.squeeze(y, axis) if squeezed else y
         is_read_as_it_is = working != dtype and not options.keys() - {"where"}
         x = x if is_read_as_it_is else x.astype(working)
         y = _of_rows(rule, axis, Arrays(x, **options)).astype(dtype)

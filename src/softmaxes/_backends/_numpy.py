@@ -23,20 +23,27 @@ from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
 from softmaxes._states import State
 
-__all__ = ["by_rows"]
+__all__ = ["by_rows", "pulled"]
 
 SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
 WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
 MATRIX = 1 << 13  # entries, below which the calls of NumPy for each of several count most
 
 
-def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
-    """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
+def by_rows(
+    f: Callable[..., Array], call: Call, *arguments: Any, out: Array | None = None
+) -> Array:
+    """
+    Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis.
+
+    Where slices are the rows or columns of memory, the result is in `out` if there is one.
+    """
     if f in FORMULAS and np.dtype(call.working) in BOUNDS and _is_plain(*arguments):
-        for road in _of_few, _of_columns:
-            if (y := road(f, call, *arguments)) is not None:
-                return y
-        return _in_place(f, call, *arguments)
+        if (y := _of_few(f, call, *arguments)) is not None:
+            return y
+        if (y := _of_columns(f, call, *arguments, out=out)) is not None:
+            return y
+        return _in_place(f, call, *arguments, out=out)
     k = len(call.axis)
     ndim = max(a.ndim for a in leaves(arguments))
     moved = mapped(partial(_slices_last, axis=call.axis, ndim=ndim), arguments)
@@ -133,7 +140,9 @@ def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) 
     return y.reshape((*x.shape[:-1], y.shape[-1]))
 
 
-def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
+def _of_columns(
+    f: Callable[..., Array], call: Call, arrays: Arrays, *state: State, out: Array | None
+) -> Array | None:
     """Return the result where slices lie across wide rows of memory; None where they do not."""
     x, axis, by = arrays.x, call.axis, loops() or _columns
     if x.dtype != call.dtype or call.dtype != call.working or arrays.where is not None or state:
@@ -141,7 +150,7 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
     if not x.flags.c_contiguous:
         if not x.flags.f_contiguous or len(axis) > 1:
             return None
-        y = _of_columns(f, call._replace(axis=(-1 - axis[0] - x.ndim,)), Arrays(x.T))
+        y = _of_columns(f, call._replace(axis=(-1 - axis[0] - x.ndim,)), Arrays(x.T), out=None)
         return y if y is None else y.T
     first, stop = x.ndim + axis[0], x.ndim + axis[-1] + 1
     n, columns = math.prod(x.shape[first:stop]), math.prod(x.shape[stop:])
@@ -151,7 +160,8 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
         return None
     shape = x.shape[:first] + (1,) * len(axis) + x.shape[stop:] if FORMULAS[f].reduces else x.shape
     x = x.reshape(-1, n, columns)
-    out = np.empty((len(x), 1 if FORMULAS[f].reduces else n, columns), call.dtype)
+    size = len(x), 1 if FORMULAS[f].reduces else n, columns
+    out = np.empty(size, call.dtype) if out is None else out.reshape(size)
     width = columns if columns < 2 * by.width(n) else by.width(n)
     parts = [(i, slice(j, j + width)) for i in range(len(x)) for j in range(0, columns, width)]
     with np.errstate(all="ignore"):
@@ -172,7 +182,9 @@ def _fill_columns(
         y[:, left[some]] = rows.T
 
 
-def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array:
+def _in_place(
+    f: Callable[..., Array], call: Call, arrays: Arrays, *state: State, out: Array | None
+) -> Array:
     k, where = len(call.axis), arrays.where
     reduces = FORMULAS[f].reduces
     moved = _slices_last(arrays.x, call.axis, arrays.x.ndim)
@@ -182,7 +194,10 @@ def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State
     if state:
         state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
         state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
-    out = _empty(moved, x, call, reduces=reduces)
+    if out is None or moved.shape != arrays.x.shape:
+        out = _empty(moved, x, call, reduces=reduces)
+    else:
+        out = out.reshape(len(x), -1)
     tiles = _tiles(len(x), x.shape[-1], _at_once(TILE))
     with np.errstate(all="ignore"):
         each(partial(_plain, f, call, (Arrays(x, where), *state), out), tiles)
@@ -208,7 +223,7 @@ def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows:
                 found = found._replace(x=kept(x, where))
             y = found.result(f)
             if not np.may_share_memory(y, out):
-                out[rows] = y
+                _put(y, out, rows)
             if count == len(x):
                 return
             are_left = ~found.are_right[:, 0]
@@ -241,7 +256,44 @@ def _roads(
     return x, where, roads if where is None else (partial(_moderate.sums_of_kept, where), *roads)
 
 
+def _put(y: Array, out: Array, rows: Any) -> None:
+    """Write the results of some rows, rounded to the dtype of all."""
+    is_narrow = out.dtype.name == "bfloat16" and y.dtype == np.float32
+    if loops() is not None and is_narrow and isinstance(rows, slice):
+        loops().narrow(y, out[rows])
+    else:
+        out[rows] = y
+
+
 def _place(x: Array, y: Array) -> Array:
     """Return an array like x to work in, which is the result where that is one."""
     fits = y.shape == x.shape and y.dtype == x.dtype and y.flags.c_contiguous
     return y if fits else np.empty_like(x)
+
+
+# Cotangents of scores, in compiled loops ----------------------------------------------------------
+
+
+def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array) -> None:
+    """Write the cotangents of scores in rows of memory by the `pull` of a rule."""
+    k = len(call.axis)
+    moved = mapped(partial(_slices_last, axis=call.axis, ndim=arrays.x.ndim), (arrays, u))
+    shape = moved[0].x.shape
+    matrices = mapped(partial(_matrix, shape=shape, k=k), moved)
+    rows, n = math.prod(shape[:-k]), math.prod(shape[-k:])
+    with quiet(np):
+        each(
+            partial(_pull, f, call, matrices, out.reshape(rows, n)),
+            _tiles(rows, n, _at_once(SMALL)),
+        )
+
+
+def _pull(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: slice) -> None:
+    tiles = mapped(partial(_tile, call=call, rows=rows), matrices)
+    g = out[rows] if out.dtype == call.working else np.empty(out[rows].shape, call.working)
+    are_right = loops().pulled(f, *tiles, g)
+    if np.count_nonzero(are_right) < len(g):
+        left = mapped(lambda a: a[~are_right] if len(a) > 1 else a, tiles)
+        g[~are_right] = f(*left, axis=(-1,), xp=np)
+    if not np.may_share_memory(g, out):
+        _put(g, out, rows)

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
+from functools import cache
 from typing import Any
 
-__all__ = ["each"]
+__all__ = ["beside_threads_that_stay", "each"]
 
 FEW = 16  # parts, below which threads cost more than they save
+
+_here = threading.local()
+
+
+@contextmanager
+def beside_threads_that_stay() -> Iterator[None]:
+    """Let a call of a library that keeps threads share its work, on whichever thread, with ones that stay."""
+    _here.keeps_threads = True
+    try:
+        yield
+    finally:
+        _here.keeps_threads = False
 
 
 def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
     """Return the work done on each of the parts, in their order."""
     if len(parts) < FEW or (workers := _allowed()) < 2:
         return [work(part) for part in parts]
-    from concurrent.futures import ThreadPoolExecutor
-
     results, left, lock = [None] * len(parts), iter(range(len(parts))), threading.Lock()
 
     def take() -> int | None:
@@ -29,8 +41,7 @@ def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
         while (i := take()) is not None:
             results[i] = work(parts[i])
 
-    # Started for this call, beside this thread, and gone with it: nothing is left for a fork to copy.
-    with ThreadPoolExecutor(workers - 1) as pool:
+    with _pool(workers - 1) as pool:
         others = [pool.submit(copy_context().run, share) for _ in range(workers - 1)]
         share()
         for one in others:
@@ -38,11 +49,32 @@ def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
     return results
 
 
+def _pool(workers: int) -> Any:
+    """Return threads beside this one, which end with the call: nothing is left for a fork to copy."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    if _keeps_threads():
+        return nullcontext(_kept_pool(workers, os.getpid()))
+    return ThreadPoolExecutor(workers)
+
+
+@cache
+def _kept_pool(workers: int, process: int) -> Any:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(workers)
+
+
+def _keeps_threads() -> bool:
+    return getattr(_here, "keeps_threads", False)
+
+
 def _allowed() -> int:
     """Return the number of threads to use: one where others already share the work."""
     from multiprocessing import parent_process
 
-    if threading.current_thread() is not threading.main_thread() or parent_process() is not None:
+    is_free = _keeps_threads() or threading.current_thread() is threading.main_thread()
+    if not is_free or parent_process() is not None:
         return 1
     own = os.environ.get("SOFTMAXES_NUM_THREADS")
     if own is not None and not (own.isdecimal() and int(own) > 0):

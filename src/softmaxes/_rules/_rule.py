@@ -46,6 +46,11 @@ class Rule(NamedTuple):
     joint: Any = None
     joint_jvp: Any = None
 
+    def pull(self, arrays: Arrays, u: Array, *, axis: Axes, xp: Namespace) -> Array:
+        """Return the cotangent of x by `vjp`, from nothing but the arrays of the call."""
+        p = (self.probabilities or self).primal(arrays, axis=axis, xp=xp)
+        return self.vjp(p, arrays, u, axis=axis, xp=xp)
+
 
 def covariance(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
     # J = diag(p) - p pᵀ, centred on both sides and so symmetric: its own transpose.

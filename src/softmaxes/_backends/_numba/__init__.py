@@ -27,10 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmaxes import _primals
-from softmaxes._arrays import Array, Call
+from softmaxes._arrays import Array, Arrays, Call
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba._columns import COLUMNS
-from softmaxes._backends._numba._cotangents import COTANGENTS
+from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
+from softmaxes._backends._numba._halves import narrow
 from softmaxes._backends._numba._parts import (
     divide_part,
     extremes_part,
@@ -45,7 +46,19 @@ from softmaxes._backends._sums import FORMULAS
 from softmaxes._backends._sums import TILE as PART
 from softmaxes._backends._threads import each
 
-__all__ = ["LONGEST", "TILE", "Finished", "columns", "cotangents", "rows", "shortcut", "width"]
+__all__ = [
+    "LONGEST",
+    "PULLS",
+    "TILE",
+    "Finished",
+    "columns",
+    "cotangents",
+    "narrow",
+    "pulled",
+    "rows",
+    "shortcut",
+    "width",
+]
 
 TILE = 1 << 16  # entries of rows or columns between which a thread may change
 LONGEST = PART  # entries of a column: a longer row is summed in parts
@@ -141,6 +154,15 @@ def cotangents(f: Any, p: Array, u: Array) -> tuple[Array, Array]:
     g, sums = np.empty_like(p), np.empty(len(p))
     COTANGENTS[f](p, u, g, sums)
     return g, np.isfinite(sums)
+
+
+def pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array:
+    """Write the cotangents of scores by the `pull` of a rule, and return for which rows they are right."""
+    x, where, *_ = arrays
+    room, sums = np.empty((2, x.shape[1]), x.dtype), np.empty(len(x))
+    where = None if where is None else np.ascontiguousarray(np.broadcast_to(where, x.shape))
+    PULLS[f](x, where, u, g, room, sums)
+    return np.isfinite(sums)
 
 
 def width(n: int) -> int:

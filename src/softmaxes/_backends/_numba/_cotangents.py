@@ -1,4 +1,8 @@
-"""VJPs, from probabilities and cotangents, as in `softmaxes._backends._cotangents`."""
+"""
+VJPs, as in `softmaxes._backends._cotangents`: from probabilities, or from scores, and cotangents.
+
+From scores, the probabilities of a row are made and used up while it is in cache.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,14 @@ import numpy as np
 from softmaxes import _rules
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of
-from softmaxes._backends._numba._slices import two_sum
+from softmaxes._backends._numba._rows import copy, divide, keep, reduce_row, scale
+from softmaxes._backends._numba._slices import (
+    BELOW,
+    DIVISOR,
+    LARGEST,
+    room_of_slices,
+    two_sum,
+)
 from softmaxes._backends._numba._vectors import (
     Memory,
     filled,
@@ -21,29 +32,78 @@ from softmaxes._backends._numba._vectors import (
     load,
     load_first,
     memory_of,
+    row_of,
     store,
     store_first,
 )
 
-__all__ = ["COTANGENTS"]
+__all__ = ["COTANGENTS", "PULLS", "of_log_softmax", "of_softmax", "product", "second"]
 
 
-def _over_pairs(product: Callable[..., Any], result: Callable[..., Any]) -> Any:
-    """Return a loop over rows: `result(p, u, u_dominant, sum of products)`, and 0 for the sum of a row."""
-    sum_of_products, sum_of_second, write = _summing(product), _summing(_second), _mapping(result)
+def _row_by(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
+    """Return what ends a row by `result(p, u, u_dominant, sum of products)`, and 0 for the sum of a row."""
+    sum_of_products, sum_of_second, write = _summing(summand), _summing(second), _mapping(result)
+
+    @inlined()
+    def of_row(p: Memory, u: Memory, row: int, g: Memory) -> float:
+        """Write the cotangents, and return a number that is finite where they are right."""
+        largest = _largest(p, row)
+        place = _first(p, row, largest) if largest > 0.5 else -1
+        u_dominant = u[row, place] if place >= 0 else u[row, 0] - u[row, 0]
+        total = sum_of_products(p, u, row, u_dominant)
+        write(p, u, row, u_dominant, total, g)
+        if place >= 0:
+            g[row, place] = 0.0
+            g[row, place] = -sum_of_second(g, g, row, 0.0)
+        return total if largest > 0.0 else np.nan
+
+    return of_row
+
+
+def _over_pairs(of_row: Callable[..., float]) -> Any:
+    """Return a loop over rows of probabilities and cotangents."""
 
     def loop(p: Array, u: Array, g: Array, sums: Array) -> None:
         of_p, of_u, of_g = memory_of(p), memory_of(u), memory_of(g)
         for row in range(p.shape[0]):
-            largest = _largest(of_p, row)
-            place = _first(of_p, row, largest) if largest > 0.5 else -1
-            u_dominant = u[row, place] if place >= 0 else p.dtype.type(0.0)
-            total = sum_of_products(of_p, of_u, row, u_dominant)
-            sums[row] = total if largest > 0.0 else np.nan
-            write(of_p, of_u, row, u_dominant, total, of_g)
-            if place >= 0:
-                g[row, place] = 0.0
-                g[row, place] = -sum_of_second(of_g, of_g, row, 0.0)
+            sums[row] = of_row(of_p, of_u, row, of_g)
+
+    return compiled()(loop)
+
+
+def _over_scores(of_row: Callable[..., float]) -> Any:
+    """Return a loop over rows of scores and cotangents, which do not count where a mask is False."""
+
+    def loop(x: Array, where: Array | None, u: Array, g: Array, room: Array, sums: Array) -> None:
+        scores, of_u, of_g, rows = memory_of(x), memory_of(u), memory_of(g), memory_of(room)
+        mask = memory_of(where)
+        p, kept, found = row_of(rows, 0), row_of(rows, 1), room_of_slices(np.float64(0.0))
+        for row in range(x.shape[0]):
+            reduce_row(scores, mask, row, p, found, 0)
+            divide(p, None, row, found[LARGEST, 0], found[DIVISOR, 0], p)
+            if where is None:
+                total = of_row(p, of_u, row, p)
+            else:
+                keep(of_u, mask, row, 0.0, 0.0, kept)
+                total = of_row(p, kept, row, p)
+            sums[row] = total if found[BELOW, 0] >= 0.0 else np.nan
+            copy(p, None, row, 0.0, 0.0, of_g)
+
+    return compiled()(loop)
+
+
+def _over_scores_of_sums() -> Any:
+    """Return a loop over rows of scores, whose probabilities are multiplied by one cotangent."""
+
+    def loop(x: Array, where: Array | None, u: Array, g: Array, room: Array, sums: Array) -> None:
+        scores, of_u, of_g, rows = memory_of(x), memory_of(u), memory_of(g), memory_of(room)
+        mask = memory_of(where)
+        p, found = row_of(rows, 0), room_of_slices(np.float64(0.0))
+        for row in range(x.shape[0]):
+            reduce_row(scores, mask, row, p, found, 0)
+            divide(p, None, row, found[LARGEST, 0], found[DIVISOR, 0], p)
+            scale(p, None, row, of_u[row, 0], 0.0, of_g)
+            sums[row] = of_u[row, 0] if found[BELOW, 0] >= 0.0 else np.nan
 
     return compiled()(loop)
 
@@ -105,26 +165,34 @@ def _mapping(of: Callable[..., Any]) -> Any:
 
 
 @inlined()
-def _product(p: Any, u: Any, u_dominant: Any) -> Any:
+def product(p: Any, u: Any, u_dominant: Any) -> Any:
     return p * (u - u_dominant)
 
 
 @inlined()
-def _second(p: Any, u: Any, number: Any) -> Any:
+def second(p: Any, u: Any, number: Any) -> Any:
     return u
 
 
 @inlined()
-def _of_softmax(p: Any, u: Any, u_dominant: Any, mean: Any) -> Any:
+def of_softmax(p: Any, u: Any, u_dominant: Any, mean: Any) -> Any:
     return p * ((u - u_dominant) - mean)
 
 
 @inlined()
-def _of_log_softmax(p: Any, u: Any, u_dominant: Any, total: Any) -> Any:
+def of_log_softmax(p: Any, u: Any, u_dominant: Any, total: Any) -> Any:
     return fused(p, total * -1.0, u)
 
 
+_row_of_softmax = _row_by(product, of_softmax)
+_row_of_log_softmax = _row_by(second, of_log_softmax)
+
 COTANGENTS = {
-    _rules.softmax.vjp: _over_pairs(_product, _of_softmax),
-    _rules.log_softmax.vjp: _over_pairs(_second, _of_log_softmax),
+    _rules.softmax.vjp: _over_pairs(_row_of_softmax),
+    _rules.log_softmax.vjp: _over_pairs(_row_of_log_softmax),
+}
+PULLS = {
+    _rules.softmax.pull: _over_scores(_row_of_softmax),
+    _rules.log_softmax.pull: _over_scores(_row_of_log_softmax),
+    _rules.logsumexp.pull: _over_scores_of_sums(),
 }

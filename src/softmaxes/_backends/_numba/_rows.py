@@ -146,7 +146,7 @@ def _extended(highest: Any, lowest: Any, scores: Any, mask: Any) -> tuple[Any, A
 
 
 @inlined()
-def _reduce(
+def reduce_row(
     x: Memory, where: Memory | None, row: int, terms: Memory | None, found: Memory, i: int
 ) -> None:
     """Write what is found of a row."""
@@ -199,7 +199,19 @@ def difference(x: Any, mask: Any, largest: Any, maximum: Any) -> Any:
     return y if mask is None else select(mask, y, -np.inf)
 
 
+@inlined()
+def same(a: Any, kept: Any, first: Any, second: Any) -> Any:
+    return a if kept is None else select(kept, a, 0.0)
+
+
+@inlined()
+def multiple(a: Any, kept: None, factor: Any, second: Any) -> Any:
+    return a * factor
+
+
 divide, subtract = _mapping(quotient), _mapping(difference)
+copy = keep = _mapping(same)
+scale = _mapping(multiple)
 
 
 def _over_rows(finished: Callable[..., None], *, has_terms: bool) -> Any:
@@ -213,7 +225,7 @@ def _over_rows(finished: Callable[..., None], *, has_terms: bool) -> Any:
         for begin in range(0, len(x), together):
             count = min(together, len(x) - begin)
             for i in range(count):
-                _reduce(scores, mask, begin + i, terms, found, i)
+                reduce_row(scores, mask, begin + i, terms, found, i)
             finish(found, count)
             for i in range(count):
                 all_are_right = all_are_right and not np.isnan(found[EXCESS, i])

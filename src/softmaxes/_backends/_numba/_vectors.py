@@ -42,6 +42,7 @@ __all__ = [
     "other_of",
     "prefetch",
     "room_of",
+    "row_of",
     "select",
     "store",
     "store_first",
@@ -293,6 +294,19 @@ def _memory(context: Any, builder: Any, signature: Any, data: Any, stride: Any, 
 
 def _typed_room(number: Any) -> Any:
     return MemoryType(number)
+
+
+def row_of(a: Any, row: Any) -> Any:
+    """Return memory of which every row is that row of another."""
+    raise NotImplementedError
+
+
+@_lowered(row_of, lambda a, row: a)
+def _row_of(context: Any, builder: Any, signature: Any, a: Any, row: Any) -> Any:
+    made = cgutils.create_struct_proxy(signature.return_type)(context, builder, a)
+    made.data = builder.gep(made.data, [builder.mul(row, made.stride)])
+    made.stride = ir.Constant(made.stride.type, 0)
+    return made._getvalue()
 
 
 def room_of(rows: int, entries: int) -> Any:

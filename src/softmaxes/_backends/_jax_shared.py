@@ -1,0 +1,128 @@
+"""
+JAX's arrays in the memory of the processor, computed by NumPy's compiled loops, where they lie.
+
+XLA calls NumPy in the midst of what it has compiled. It has no formula to compile then, and between
+the arguments and the result it keeps nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from softmaxes import _rules
+from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
+from softmaxes._backends import _numpy
+from softmaxes._backends._compiled import loops
+from softmaxes._backends._jax_modes import Modes, value_and_tangent
+from softmaxes._backends._threads import beside_threads_that_stay
+from softmaxes._backends._xla import DTYPES, registered
+from softmaxes._rules import Rule
+
+__all__ = ["differentiable", "is_shared"]
+
+FEW = 1 << 16  # entries, below which the way to NumPy is longer than the work
+DEVICES = 1  # of more, XLA would bring the parts of an array together first
+
+
+def is_shared(rule: Rule, axis: Axes, arrays: Arrays) -> bool:
+    """Tell whether NumPy computes the function, and its derivatives, of these arrays."""
+    x, _, *options = arrays
+    if loops() is None or x.size < FEW or any(a is not None for a in options):
+        return False
+    longer = [a for a in range(-x.ndim, 0) if x.shape[a] > 1]
+    across = [a in axis for a in longer]
+    if across != sorted(across):
+        return False  # slices are not the rows of memory
+    is_known = rule.pull in loops().PULLS and np.dtype(x.dtype) in DTYPES.values()
+    return is_known and jax.default_backend() == "cpu" and jax.device_count() <= DEVICES
+
+
+@cache
+def differentiable(rule: Rule, axis: Axes, working: Any, dtype: Any) -> Any:
+    """Return the rule's function of arrays, computed in `working` and rounded to `dtype`."""
+    of_rows = partial(_by_rows, axis=axis, working=working)
+
+    @jax.custom_jvp
+    def f(arrays: Arrays) -> Array:
+        shape = _reduced(arrays.x.shape, axis) if rule.reduces else arrays.x.shape
+        return of_rows(rule.primal, arrays, like=jax.ShapeDtypeStruct(shape, dtype))
+
+    def f_jvp(primals: tuple[Arrays], tangents: tuple[Arrays]) -> tuple[Array, Array]:
+        (arrays,), (moving,) = primals, tangents
+        if isinstance(moving.x, SymbolicZero):
+            return (y := f(arrays)), jnp.zeros_like(y)
+        modes = Modes(
+            together=lambda arrays, v: (f(arrays), pushed(arrays, v)),
+            first=lambda arrays: (f(arrays), ()),
+            tangent=lambda known, v: pushed(known[0], v),
+            transpose=lambda known, u: pulled(known[0], u),
+        )
+        y, dy = value_and_tangent(modes, arrays, moving.x)
+        return y, dy
+
+    @jax.custom_jvp
+    def pulled(arrays: Arrays, u: Array) -> Array:
+        return of_rows(rule.pull, arrays, u, like=arrays.x)
+
+    @pulled.defjvp
+    def pulled_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+        def formula(arrays: Arrays, u: Array) -> Array:
+            p, arrays = probabilities(arrays)
+            g = rule.vjp(p, arrays, u.astype(working), axis=axis, xp=jnp)
+            return g.astype(primals[0].x.dtype)
+
+        return pulled(*primals), jax.jvp(formula, primals, tangents)[1]
+
+    def pushed(arrays: Arrays, v: Array) -> Array:
+        if rule is _rules.softmax and v.dtype == dtype:
+            return pulled(arrays, v)  # the Jacobian is symmetric
+        p, arrays = probabilities(arrays)
+        dy = rule.jvp(p, None, arrays, Arrays(v.astype(working)), axis=axis, xp=jnp)
+        return dy.astype(dtype)
+
+    def probabilities(arrays: Arrays) -> tuple[Array, Arrays]:
+        wide = arrays._replace(x=arrays.x.astype(working))
+        return differentiable(_rules.softmax, axis, working, working)(wide), wide
+
+    f.defjvp(f_jvp, symbolic_zeros=True)
+    return f
+
+
+def _reduced(shape: tuple[int, ...], axis: Axes) -> tuple[int, ...]:
+    axes = {a % len(shape) for a in axis}
+    return tuple(1 if a in axes else n for a, n in enumerate(shape))
+
+
+def _by_rows(
+    f: Callable[..., Array], *arguments: Any, axis: Axes, working: Any, like: Any
+) -> Array:
+    """Return f(*arguments), of the shape and dtype of `like`, computed in the dtype `working`."""
+    template = mapped(lambda _: 0, arguments)
+    name = _target(f, axis, np.dtype(working), np.dtype(like.dtype), template)
+    result = jax.ShapeDtypeStruct(like.shape, like.dtype)
+    return jax.ffi.ffi_call(name, result, vmap_method="broadcast_all")(*leaves(arguments))
+
+
+@cache
+def _target(f: Any, axis: Axes, working: Any, dtype: Any, template: Any) -> str:
+    call = Call("x", Arrays(None), axis, working, dtype, (), (), (), np)
+
+    def work(*arrays: Array) -> None:
+        flat, out = iter(arrays[:-1]), arrays[-1]
+        given = mapped(lambda _: next(flat), template)
+        with beside_threads_that_stay():
+            if f in loops().PULLS:
+                _numpy.pulled(f, call, given[0], given[1], out)
+                return
+            y = _numpy.by_rows(f, call, *given, out=out)
+        if not np.may_share_memory(y, out):
+            out[...] = y
+
+    return registered(work)

@@ -1,0 +1,70 @@
+"""JAX's arrays in compiled loops: what XLA hands over, and what it is spared."""
+
+import numpy as np
+import pytest
+from cases import every_function
+
+import softmaxes as sm
+from softmaxes._backends._compiled import loops
+
+pytestmark = pytest.mark.skipif(loops() is None, reason="no loops are compiled")
+
+MANY = 1 << 17  # entries, of which all are handed over whatever the rest of the suite asks for
+
+
+@pytest.mark.parametrize("dtype", ["bool", "float32", "float64", "bfloat16"])
+def test_xla_hands_over_its_memory(jax, dtype):
+    from softmaxes._backends._xla import registered
+
+    def work(a, b, result):
+        assert a.dtype == b.dtype == result.dtype == dtype
+        result[...] = np.concatenate([a, b], axis=-1)
+
+    name = registered(work)
+    a, b = (
+        jax.numpy.asarray(np.random.default_rng(i).normal(size=(2, 3, i)), dtype) for i in (1, 4)
+    )
+    result = jax.ShapeDtypeStruct((2, 3, 5), dtype)
+    found = jax.jit(jax.ffi.ffi_call(name, result))(a, b)
+    np.testing.assert_array_equal(found, np.concatenate([a, b], axis=-1))
+
+
+def test_an_error_in_what_xla_calls_is_one_of_jax(jax):
+    from softmaxes._backends._xla import registered
+
+    def work(a, result):
+        raise ValueError("nothing works")
+
+    f = jax.ffi.ffi_call(registered(work), jax.ShapeDtypeStruct((2,), "float32"))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="ValueError: nothing works"):
+        jax.block_until_ready(jax.jit(f)(jax.numpy.ones(2, "float32")))
+
+
+@every_function
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_bits_are_those_of_numpy(jax, function, dtype):
+    x = np.random.default_rng(0).normal(scale=4, size=(MANY // 64, 64)).astype(dtype)
+    mask = np.random.default_rng(1).random(x.shape) < 0.5
+    for options in ({}, {"where": mask}):
+        expected = function(x, axis=-1, **options)
+        given = jax.tree.map(jax.numpy.asarray, (x, options))
+        np.testing.assert_array_equal(function(given[0], axis=-1, **given[1]), expected)
+
+
+@every_function
+def test_between_arguments_and_results_nothing_is_kept(jax, function):
+    x = jax.numpy.asarray(np.random.default_rng(0).normal(size=(8, MANY // 8)), "bfloat16")
+    u = function(x, axis=-1)
+    value = jax.jit(lambda x: function(x, axis=-1))
+    gradient = jax.jit(lambda x, u: jax.vjp(lambda x: function(x, axis=-1), x)[1](u)[0])
+    for f, arguments in ((value, (x,)), (gradient, (x, u))):
+        compiled = f.lower(*arguments).compile()
+        assert "softmaxes_" in compiled.as_text()
+        assert compiled.memory_analysis().temp_size_in_bytes < 0.01 * x.nbytes
+
+
+def test_what_is_no_row_of_memory_is_left_to_xla(jax):
+    x = jax.numpy.asarray(np.random.default_rng(0).normal(size=(MANY // 64, 64)), "float32")
+    for options in ({"axis": 0}, {"axis": -1, "temperature": 2.0}):
+        text = jax.jit(lambda x, o=options: sm.softmax(x, **o)).lower(x).compile().as_text()
+        assert "softmaxes_" not in text
