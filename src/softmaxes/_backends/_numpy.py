@@ -23,7 +23,7 @@ from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
 from softmaxes._states import State
 
-__all__ = ["by_rows", "pulled"]
+__all__ = ["by_rows", "has_pull", "pulled"]
 
 SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
 WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
@@ -272,6 +272,15 @@ def _place(x: Array, y: Array) -> Array:
 
 
 # Cotangents of scores, in compiled loops ----------------------------------------------------------
+
+
+def has_pull(f: Callable[..., Array], axis: Axes, arrays: Arrays) -> bool:
+    """Tell whether there is a loop for a `pull` of these scores: without options, in rows of memory."""
+    x, _, *options = arrays
+    if loops() is None or f not in loops().PULLS or any(a is not None for a in options):
+        return False
+    across = [a in axis for a in range(-x.ndim, 0) if x.shape[a] > 1]
+    return 0 not in x.shape and across == sorted(across)
 
 
 def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array) -> None:

@@ -105,10 +105,14 @@ class _OfScores:
     def cotangents(self, y: Array, arrays: Flat, u: Array, needs: Sequence[bool]) -> Flat:
         if not self.needs_only_x(needs):
             return transposed(partial(self.tangent, y, arrays), arrays, u, needs)
+        can_move, none = _shared.can_move([y, *arrays, u]), [None for _ in arrays[1:]]
+        if y is None and not can_move:
+            given = self.wide(arrays), u.to(self.working)
+            if (g := _shared.pulled(self.rule.pull, self.axis, self.working, *given)) is not None:
+                return g, *none
         p, _ = ingredients(self.rule, partial(self.known, y, arrays), Arrays(None))
-        evaluated = self.by_pytorch if _shared.can_move([y, *arrays, u]) else self.evaluated
-        g = evaluated(self.rule.vjp, p, self.wide(arrays), u.to(self.working))
-        return g, *(None for _ in arrays[1:])
+        evaluated = self.by_pytorch if can_move else self.evaluated
+        return evaluated(self.rule.vjp, p, self.wide(arrays), u.to(self.working)), *none
 
     def evaluated(self, f: Callable[..., Array], *arguments: Any) -> Array:
         """Return f(*arguments), by NumPy where that can be."""

@@ -16,23 +16,41 @@ from torch.autograd import forward_ad
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
 from softmaxes._backends import _numpy
 
-__all__ = ["by_rows", "can_move", "is_recorded"]
+__all__ = ["by_rows", "can_move", "is_recorded", "pulled"]
 
 DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 def by_rows(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any) -> Array | None:
     """Return f(*arguments), or None where the tensors are not NumPy's to read."""
-    tensors = leaves(arguments)
-    if not all(map(_is_plain, tensors)) or is_recorded():
+    shared = _shared(arguments)
+    return shared and torch.from_numpy(_numpy.by_rows(f, _call(axis, working), *shared))
+
+
+def pulled(
+    f: Callable[..., Array], axis: Axes, working: Any, arrays: Arrays, u: Array
+) -> Array | None:
+    """Return the cotangents of scores by the `pull` of a rule, or None where no loop is compiled for it."""
+    if not _numpy.has_pull(f, axis, arrays) or (shared := _shared((arrays, u))) is None:
+        return None
+    out = torch.empty(arrays.x.shape, dtype=working)
+    _numpy.pulled(f, _call(axis, working), *shared, out.numpy())
+    return out
+
+
+def _shared(arguments: Any) -> Any:
+    """Return tensors as arrays of NumPy, or None where they are not NumPy's to read."""
+    if not all(map(_is_plain, leaves(arguments))) or is_recorded():
         return None
     try:
-        shared = mapped(lambda a: a.detach().numpy(), arguments)
+        return mapped(lambda a: a.detach().numpy(), arguments)
     except RuntimeError:  # a tensor of a transformation has no memory of its own
         return None
+
+
+def _call(axis: Axes, working: Any) -> Call:
     dtype = DTYPES[working]
-    call = Call("x", Arrays(None), axis, dtype, dtype, (), (), (), np)
-    return torch.from_numpy(_numpy.by_rows(f, call, *shared))
+    return Call("x", Arrays(None), axis, dtype, dtype, (), (), (), np)
 
 
 def can_move(arrays: Sequence[Any]) -> bool:
