@@ -60,38 +60,37 @@ def _summing(term: Callable[..., Any]) -> Any:
     @inlined()
     def sums(x: Memory, n: int, first: int, width: int, state: Memory, terms: Any) -> None:
         lanes, like = lanes_of(x), filled(x, 0.0)
-        _fill(state, BELOW, TOP + 16, width, 0.0)
+        for part in (BELOW, ERROR, TOP):
+            _fill(state, part, part + lanes, width, 0.0)
         _fill(state, HIGHEST, HIGHEST + 1, width, -np.inf)
         _fill(state, LOWEST, LOWEST + 1, width, np.inf)
         for begin in range(0, n, lanes):
-            rows = min(lanes, n - begin)
+            rows = begin, min(lanes, n - begin)
             for start in range(0, width - lanes + 1, lanes):
-                highest, lowest = (
-                    load(state, HIGHEST, start, like),
-                    load(state, LOWEST, start, like),
-                )
-                for lane in range(rows):
-                    prefetch(x, begin + lane + lanes, first + start)
-                    scores = load(x, begin + lane, first + start, like)
-                    highest, lowest, y = _step(state, lane, start, scores, highest, lowest)
-                    if terms is not None:
-                        store(terms, begin + lane, first + start, y)
-                store(state, HIGHEST, start, highest)
-                store(state, LOWEST, start, lowest)
+                _sum_some(x, rows, first, start, None, state, terms)
             if width % lanes:
                 start, places = width - width % lanes, first_places(width % lanes, like)
-                highest, lowest = (
-                    load(state, HIGHEST, start, like),
-                    load(state, LOWEST, start, like),
-                )
-                for lane in range(rows):
-                    scores = load_first(x, begin + lane, first + start, places)
-                    highest, lowest, y = _step(state, lane, start, scores, highest, lowest)
-                    if terms is not None:
-                        store_first(terms, begin + lane, first + start, places, y)
-                store(state, HIGHEST, start, highest)
-                store(state, LOWEST, start, lowest)
+                _sum_some(x, rows, first, start, places, state, terms)
         _fold(state, width)
+
+    @inlined()
+    def _sum_some(
+        x: Memory, rows: Any, first: int, start: int, places: Any, state: Memory, terms: Any
+    ) -> None:
+        """Add as many rows of a vector of columns as there are sums side by side."""
+        begin, count = rows
+        like = filled(x, 0.0)
+        highest, lowest = load(state, HIGHEST, start, like), load(state, LOWEST, start, like)
+        for lane in range(count):
+            row, column = begin + lane, first + start
+            prefetch(x, row + lanes_of(x), column)
+            scores = _read(x, row, column, places, like)
+            highest, lowest, y = _step(state, lane, start, scores, highest, lowest)
+            if terms is not None:
+                prefetch(terms, row + lanes_of(x), column)
+                _write(terms, row, column, places, y)
+        store(state, HIGHEST, start, highest)
+        store(state, LOWEST, start, lowest)
 
     @inlined()
     def _step(
@@ -111,6 +110,20 @@ def _summing(term: Callable[..., Any]) -> Any:
 
 
 _near_sums, _far_sums = _summing(near), _summing(far)
+
+
+@inlined()
+def _read(x: Memory, row: int, column: int, places: Any, like: Any) -> Any:
+    """Return a vector of a row, of which `places` are there, or all."""
+    return load(x, row, column, like) if places is None else load_first(x, row, column, places)
+
+
+@inlined()
+def _write(y: Memory, row: int, column: int, places: Any, numbers: Any) -> None:
+    if places is None:
+        store(y, row, column, numbers)
+    else:
+        store_first(y, row, column, places, numbers)
 
 
 @inlined()
@@ -205,6 +218,7 @@ def _mapping(of: Callable[..., Any]) -> Any:
         lanes = lanes_of(x)
         for row in range(n):
             for start in range(0, width - lanes + 1, lanes):
+                prefetch(y, row + lanes, first + start)
                 scores = load(x, row, first + start, filled(x, 0.0))
                 store(y, row, first + start, _result(state, start, scores))
             if width % lanes:
