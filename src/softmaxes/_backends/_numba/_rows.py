@@ -10,7 +10,6 @@ import numpy as np
 from softmaxes import _primals
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import (
-    bound_of,
     compiled,
     far,
     inlined,
@@ -45,6 +44,7 @@ from softmaxes._backends._numba._vectors import (
     load,
     load_first,
     memory_of,
+    only,
     select,
     store,
     store_first,
@@ -111,7 +111,7 @@ def _summing(term: Callable[..., Any], *, is_near: bool) -> Any:
         if mask is None:
             y = term(scores, shift, raised)
         else:
-            scores = select(mask, scores, -bound_of(scores))
+            scores = only(mask, scores)  # which counts in no extreme where it is NaN
             y = select(mask, term(scores, shift, raised), 0.0)
         return added(found, scores, y), y
 
@@ -140,7 +140,7 @@ def extremes(x: Memory, where: Memory | None, row: int) -> tuple[Any, Any]:
 
 @inlined()
 def _extended(highest: Any, lowest: Any, scores: Any, mask: Any) -> tuple[Any, Any]:
-    scores = scores if mask is None else select(mask, scores, -np.inf)
+    scores = scores if mask is None else only(mask, scores)
     lowest = min(select(scores > -np.inf, scores, np.inf), lowest)
     return max(scores, highest), lowest
 

@@ -39,6 +39,7 @@ __all__ = [
     "load",
     "load_first",
     "memory_of",
+    "only",
     "other_of",
     "prefetch",
     "room_of",
@@ -226,6 +227,25 @@ def _select(context: Any, builder: Any, signature: Any, mask: Any, *values: Any)
     return builder.select(mask, *cast)
 
 
+def only(mask: Any, a: Any) -> Any:
+    """Return a where the mask is True, and a NaN elsewhere, which has all bits set."""
+    raise NotImplementedError
+
+
+@_lowered(only, lambda mask, a: a)
+def _only(context: Any, builder: Any, signature: Any, mask: Any, a: Any) -> Any:
+    # To set all bits takes less time than to select a number.
+    kind = _integers(a)
+    chosen = builder.select(mask, builder.bitcast(a, kind), ir.Constant(kind, [-1] * kind.count))
+    return builder.bitcast(chosen, a.type)
+
+
+def _integers(a: Any) -> Any:
+    """Return the kind of vectors of integers that have as many bits."""
+    bits = 32 if isinstance(a.type.element, ir.FloatType) else 64
+    return ir.VectorType(ir.IntType(bits), a.type.count)
+
+
 def other_of(a: Any, b: Any, one: Any) -> Any:
     """Return, of each two numbers, the other than that which is given, by bits."""
     raise NotImplementedError
@@ -233,7 +253,7 @@ def other_of(a: Any, b: Any, one: Any) -> Any:
 
 @_lowered(other_of, lambda a, b, one: a)
 def _other_of(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
-    kind = ir.VectorType(ir.IntType(signature.return_type.dtype.bitwidth), values[0].type.count)
+    kind = _integers(values[0])
     a, b, one = (builder.bitcast(value, kind) for value in values)
     return builder.bitcast(builder.xor(builder.xor(a, b), one), values[0].type)
 
