@@ -34,7 +34,8 @@ def pulled(
     if not _numpy.has_pull(f, axis, arrays) or (shared := _shared((arrays, u))) is None:
         return None
     out = torch.empty(arrays.x.shape, dtype=working)
-    _numpy.pulled(f, _call(axis, working), *shared, out.numpy())
+    scores, cotangents = shared
+    _numpy.pulled(f, _call(axis, working), scores, cotangents, out.numpy())
     return out
 
 
