@@ -47,8 +47,8 @@ class Group(NamedTuple):
 
 COMPILED = {"SOFTMAXES_NUMBA": "1"}
 
-# What NumPy computes, which Numba can do instead.
-OF_NUMPY = {
+# What NumPy computes, or XLA, which compiled loops can do instead.
+OF_LOOPS_TOO = {
     "NumPy softmax and log_softmax, beside SciPy": Group(partial(on_numpy.values, FACES)),
     "NumPy softmax and log_softmax, beside SciPy, freed pages kept": Group(
         partial(on_numpy.values, FACES), PAGES_KEPT
@@ -67,19 +67,19 @@ OF_NUMPY = {
     "PyTorch compiled value and gradient, beside torch": Group(
         partial(on_torch.times, on_torch.compiled)
     ),
-}
-# In the order of the table.
-GROUPS = {
-    **OF_NUMPY,
-    **{
-        f"{name}, loops compiled": Group(group.cases, {**group.settings, **COMPILED})
-        for name, group in OF_NUMPY.items()
-    },
-    "JAX eager 8 entries, beside jax.nn": Group(partial(on_numpy.small, "jax")),
     "JAX compiled value, beside jax.nn": Group(partial(on_jax.times, "value")),
     "JAX compiled gradient, beside jax.nn": Group(partial(on_jax.times, "gradient")),
     "JAX compiled bfloat16 temporaries, beside jax.nn": Group(on_jax.temporaries),
     "JAX time to compile, beside jax.nn": Group(on_jax.compilation),
+}
+# In the order of the table.
+GROUPS = {
+    **OF_LOOPS_TOO,
+    **{
+        f"{name}, loops compiled": Group(group.cases, {**group.settings, **COMPILED})
+        for name, group in OF_LOOPS_TOO.items()
+    },
+    "JAX eager 8 entries, beside jax.nn": Group(partial(on_numpy.small, "jax")),
 }
 BY_LENGTH, ROOFLINE = "softmax by length", "softmax roofline"
 

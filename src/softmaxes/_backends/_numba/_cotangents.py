@@ -24,6 +24,7 @@ from softmaxes._backends._numba._slices import (
 )
 from softmaxes._backends._numba._vectors import (
     Memory,
+    any_of,
     filled,
     first_places,
     folded,
@@ -48,7 +49,7 @@ def _row_by(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
     def of_row(p: Memory, u: Memory, row: int, g: Memory) -> float:
         """Write the cotangents, and return a number that is finite where they are right."""
         largest = _largest(p, row)
-        place = _first(p, row, largest) if largest > 0.5 else -1
+        place = _dominant(p, row) if largest > 0.5 else -1
         u_dominant = u[row, place] if place >= 0 else u[row, 0] - u[row, 0]
         total = sum_of_products(p, u, row, u_dominant)
         write(p, u, row, u_dominant, total, g)
@@ -121,11 +122,14 @@ def _largest(p: Memory, row: int) -> Any:
 
 
 @inlined()
-def _first(p: Memory, row: int, number: Any) -> int:
-    i = 0
-    while p[row, i] != number:
-        i += 1
-    return i
+def _dominant(p: Memory, row: int) -> int:
+    """Return where the probability above 1/2 is."""
+    n, lanes, half, place = p.length, lanes_of(p), filled(p, 0.5), 0
+    while place + lanes <= n and not any_of(load(p, row, place, half) > half):
+        place += lanes
+    while not p[row, place] > 0.5:
+        place += 1
+    return place
 
 
 def _summing(of: Callable[..., Any]) -> Any:
