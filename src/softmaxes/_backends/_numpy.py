@@ -194,7 +194,7 @@ def _in_place(
     if state:
         state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
         state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
-    if out is None or moved.shape != arrays.x.shape:
+    if out is None or call.axis != tuple(range(-k, 0)):
         out = _empty(moved, x, call, reduces=reduces)
     else:
         out = out.reshape(len(x), -1)

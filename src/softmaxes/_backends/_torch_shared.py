@@ -33,10 +33,10 @@ def pulled(
     """Return the cotangents of scores by the `pull` of a rule, or None where no loop is compiled for it."""
     if not _numpy.has_pull(f, axis, arrays) or (shared := _shared((arrays, u))) is None:
         return None
-    out = torch.empty(arrays.x.shape, dtype=working)
+    out = np.empty(tuple(arrays.x.shape), DTYPES[working])
     scores, cotangents = shared
-    _numpy.pulled(f, _call(axis, working), scores, cotangents, out.numpy())
-    return out
+    _numpy.pulled(f, _call(axis, working), scores, cotangents, out)
+    return torch.from_numpy(out)
 
 
 def _shared(arguments: Any) -> Any:
