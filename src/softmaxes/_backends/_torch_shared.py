@@ -33,8 +33,8 @@ def pulled(
     """Return the cotangents of scores by the `pull` of a rule, or None where no loop is compiled for it."""
     if not _numpy.has_pull(f, axis, arrays) or (shared := _shared((arrays, u))) is None:
         return None
-    out = np.empty(tuple(arrays.x.shape), DTYPES[working])
     scores, cotangents = shared
+    out = np.empty_like(scores.x, order="C")
     _numpy.pulled(f, _call(axis, working), scores, cotangents, out)
     return torch.from_numpy(out)
 
