@@ -38,12 +38,12 @@ from softmaxes._backends._numba._vectors import (
     store_first,
 )
 
-__all__ = ["COTANGENTS", "PULLS", "of_log_softmax", "of_softmax", "product", "second"]
+__all__ = ["COTANGENTS", "PULLS"]
 
 
 def _row_by(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
     """Return what ends a row by `result(p, u, u_dominant, sum of products)`, and 0 for the sum of a row."""
-    sum_of_products, sum_of_second, write = _summing(summand), _summing(second), _mapping(result)
+    sum_of_products, sum_of_second, write = _summing(summand), _summing(_second), _mapping(result)
 
     @inlined()
     def of_row(p: Memory, u: Memory, row: int, g: Memory) -> float:
@@ -169,27 +169,27 @@ def _mapping(of: Callable[..., Any]) -> Any:
 
 
 @inlined()
-def product(p: Any, u: Any, u_dominant: Any) -> Any:
+def _product(p: Any, u: Any, u_dominant: Any) -> Any:
     return p * (u - u_dominant)
 
 
 @inlined()
-def second(p: Any, u: Any, number: Any) -> Any:
+def _second(p: Any, u: Any, number: Any) -> Any:
     return u
 
 
 @inlined()
-def of_softmax(p: Any, u: Any, u_dominant: Any, mean: Any) -> Any:
+def _of_softmax(p: Any, u: Any, u_dominant: Any, mean: Any) -> Any:
     return p * ((u - u_dominant) - mean)
 
 
 @inlined()
-def of_log_softmax(p: Any, u: Any, u_dominant: Any, total: Any) -> Any:
+def _of_log_softmax(p: Any, u: Any, u_dominant: Any, total: Any) -> Any:
     return fused(p, total * -1.0, u)
 
 
-_row_of_softmax = _row_by(product, of_softmax)
-_row_of_log_softmax = _row_by(second, of_log_softmax)
+_row_of_softmax = _row_by(_product, _of_softmax)
+_row_of_log_softmax = _row_by(_second, _of_log_softmax)
 
 COTANGENTS = {
     _rules.softmax.vjp: _over_pairs(_row_of_softmax),

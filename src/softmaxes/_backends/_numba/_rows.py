@@ -53,13 +53,17 @@ from softmaxes._backends._numba._vectors import (
 
 __all__ = [
     "ROWS",
+    "copy",
     "difference",
     "divide",
     "extremes",
     "far_sums",
+    "keep",
     "largest_of",
     "near_sums",
     "quotient",
+    "reduce_row",
+    "scale",
     "subtract",
 ]
 
@@ -200,18 +204,18 @@ def difference(x: Any, mask: Any, largest: Any, maximum: Any) -> Any:
 
 
 @inlined()
-def same(a: Any, kept: Any, first: Any, second: Any) -> Any:
-    return a if kept is None else select(kept, a, 0.0)
+def _same(a: Any, mask: Any, first: Any, second: Any) -> Any:
+    return a if mask is None else select(mask, a, 0.0)
 
 
 @inlined()
-def multiple(a: Any, kept: None, factor: Any, second: Any) -> Any:
+def _multiple(a: Any, mask: Any, factor: Any, second: Any) -> Any:
     return a * factor
 
 
 divide, subtract = _mapping(quotient), _mapping(difference)
-copy = keep = _mapping(same)
-scale = _mapping(multiple)
+copy = keep = _mapping(_same)
+scale = _mapping(_multiple)
 
 
 def _over_rows(finished: Callable[..., None], *, has_terms: bool) -> Any:
