@@ -14,6 +14,7 @@ from test_contract import DTYPES, arguments, assert_is, known
 from ulps import ulp_error
 
 import softmaxes as sm
+from softmaxes._backends._compiled import loops
 from softmaxes._cli.budgets import BUDGETS
 
 FUNCTIONS = (sm.cross_entropy, sm.kl_divergence, sm.entropy)
@@ -312,7 +313,9 @@ def test_derivative_by_soft_labels(jax):
     # -log p; 0 where that is infinite, be the label 0 or not
     expected = np.where(np.array([1, 1, 0, 0]), -np.asarray(sm.log_softmax(x, where=where)), 0)
     for derivative in (jax.grad(f), jax.jacfwd(f), jax.jit(jax.grad(f))):
-        np.testing.assert_array_equal(derivative(q), expected)
+        # Compiled loops take another road to the logarithm than the loss does.
+        ulps = 0 if loops() is None else 1
+        np.testing.assert_array_max_ulp(np.asarray(derivative(q)), expected, maxulp=ulps)
     smooth = jax.grad(partial(f, label_smoothing=0.5))(q)
     np.testing.assert_allclose(smooth, 0.5 * expected + 0.5 * expected.sum() / 2, rtol=1e-15)
     assert not np.asarray(jax.hessian(f)(q)).any()
