@@ -44,11 +44,8 @@ def by_rows(
         if (y := _of_columns(f, call, *arguments, out=out)) is not None:
             return y
         return _in_place(f, call, *arguments, out=out)
+    matrices, shape = _matrices(call, arguments)
     k = len(call.axis)
-    ndim = max(a.ndim for a in leaves(arguments))
-    moved = mapped(partial(_slices_last, axis=call.axis, ndim=ndim), arguments)
-    shape = np.broadcast_shapes(*(a.shape for a in leaves(moved)))
-    matrices = mapped(partial(_matrix, shape=shape, k=k), moved)
     rows, n = math.prod(shape[:-k]), math.prod(shape[-k:])
 
     first, *others = _tiles(rows, n, _at_once(SMALL))
@@ -58,6 +55,14 @@ def by_rows(
         out[first] = y
         each(partial(_fill, f, call, matrices, out), others)
     return _as_they_were(out, shape, call.axis, reduced=out.shape[-1] != n)
+
+
+def _matrices(call: Call, arguments: Any) -> tuple[Any, tuple[int, ...]]:
+    """Return arrays as matrices of slices, and the shape of all with the slices last."""
+    ndim = max(a.ndim for a in leaves(arguments))
+    moved = mapped(partial(_slices_last, axis=call.axis, ndim=ndim), arguments)
+    shape = np.broadcast_shapes(*(a.shape for a in leaves(moved)))
+    return mapped(partial(_matrix, shape=shape, k=len(call.axis)), moved), shape
 
 
 def _slices_last(a: Array, axis: Axes, ndim: int) -> Array:
@@ -107,11 +112,15 @@ def _general(f: Callable[..., Array], call: Call, matrices: Any, rows: Any) -> A
     tiles = mapped(partial(_tile, call=call, rows=rows), matrices)
     if f not in _cotangents.FORMULAS or (found := _cotangents.of_rows(f, *tiles)) is None:
         return f(*tiles, axis=(-1,), xp=np)
-    y, are_right = found
+    _write_left(f, tiles, *found)
+    return found[0]
+
+
+def _write_left(f: Callable[..., Array], tiles: Any, y: Array, are_right: Array) -> None:
+    """Write the results of the rows for which they are not right, by the formula as it stands."""
     if np.count_nonzero(are_right) < len(y):
         left = mapped(lambda a: a[~are_right] if len(a) > 1 else a, tiles)
         y[~are_right] = f(*left, axis=(-1,), xp=np)
-    return y
 
 
 def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: Any) -> None:
@@ -285,11 +294,8 @@ def has_pull(f: Callable[..., Array], axis: Axes, arrays: Arrays) -> bool:
 
 def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array) -> None:
     """Write the cotangents of scores in rows of memory by the `pull` of a rule."""
-    k = len(call.axis)
-    moved = mapped(partial(_slices_last, axis=call.axis, ndim=arrays.x.ndim), (arrays, u))
-    shape = moved[0].x.shape
-    matrices = mapped(partial(_matrix, shape=shape, k=k), moved)
-    rows, n = math.prod(shape[:-k]), math.prod(shape[-k:])
+    matrices, _ = _matrices(call, (arrays, u))
+    rows, n = matrices[0].x.shape
     with quiet(np):
         each(
             partial(_pull, f, call, matrices, out.reshape(rows, n)),
@@ -300,9 +306,6 @@ def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: A
 def _pull(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: slice) -> None:
     tiles = mapped(partial(_tile, call=call, rows=rows), matrices)
     g = out[rows] if out.dtype == call.working else np.empty(out[rows].shape, call.working)
-    are_right = loops().pulled(f, *tiles, g)
-    if np.count_nonzero(are_right) < len(g):
-        left = mapped(lambda a: a[~are_right] if len(a) > 1 else a, tiles)
-        g[~are_right] = f(*left, axis=(-1,), xp=np)
+    _write_left(f, tiles, g, loops().pulled(f, *tiles, g))
     if not np.may_share_memory(g, out):
         _put(g, out, rows)

@@ -51,18 +51,18 @@ def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
 
 def _pool(workers: int) -> Any:
     """Return threads beside this one, which end with the call: nothing is left for a fork to copy."""
-    from concurrent.futures import ThreadPoolExecutor
-
     if _keeps_threads():
         return nullcontext(_kept_pool(workers, os.getpid()))
-    return ThreadPoolExecutor(workers)
+    return _new_pool(workers)
 
 
-@cache
-def _kept_pool(workers: int, process: int) -> Any:
+def _new_pool(workers: int, process: int | None = None) -> Any:
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(workers)
+
+
+_kept_pool = cache(_new_pool)  # one for each process, as a fork copies no threads
 
 
 def _keeps_threads() -> bool:

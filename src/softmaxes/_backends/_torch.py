@@ -106,13 +106,14 @@ class _OfScores:
         if not self.needs_only_x(needs):
             return transposed(partial(self.tangent, y, arrays), arrays, u, needs)
         can_move, none = _shared.can_move([y, *arrays, u]), [None for _ in arrays[1:]]
+        given = self.wide(arrays), u.to(self.working)
         if y is None and not can_move:
-            given = self.wide(arrays), u.to(self.working)
-            if (g := _shared.pulled(self.rule.pull, self.axis, self.working, *given)) is not None:
+            g = _shared.pulled(self.rule.pull, self.axis, self.working, *given)
+            if g is not None:
                 return g, *none
         p, _ = ingredients(self.rule, partial(self.known, y, arrays), Arrays(None))
         evaluated = self.by_pytorch if can_move else self.evaluated
-        return evaluated(self.rule.vjp, p, self.wide(arrays), u.to(self.working)), *none
+        return evaluated(self.rule.vjp, p, *given), *none
 
     def evaluated(self, f: Callable[..., Array], *arguments: Any) -> Array:
         """Return f(*arguments), by NumPy where that can be."""

@@ -159,7 +159,7 @@ def cotangents(f: Any, p: Array, u: Array) -> tuple[Array, Array]:
 def pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array:
     """Write the cotangents of scores by the `pull` of a rule, and return for which rows they are right."""
     x, where, *_ = arrays
-    room, sums = np.empty((2, x.shape[1]), x.dtype), np.empty(len(x))
+    room, sums = np.empty((1, x.shape[1]), x.dtype), np.empty(len(x))
     where = None if where is None else np.ascontiguousarray(np.broadcast_to(where, x.shape))
     PULLS[f](x, where, u, g, room, sums)
     return np.isfinite(sums)

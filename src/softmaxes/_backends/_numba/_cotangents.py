@@ -14,7 +14,7 @@ import numpy as np
 from softmaxes import _rules
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of
-from softmaxes._backends._numba._rows import copy, divide, keep, reduce_row, scale
+from softmaxes._backends._numba._rows import divide, keep, reduce_row, scale
 from softmaxes._backends._numba._slices import (
     BELOW,
     DIVISOR,
@@ -73,40 +73,32 @@ def _over_pairs(of_row: Callable[..., float]) -> Any:
 
 
 def _over_scores(of_row: Callable[..., float]) -> Any:
-    """Return a loop over rows of scores and cotangents, which do not count where a mask is False."""
+    """
+    Return a loop over rows of scores and cotangents, which do not count where a mask is False.
+
+    A row of cotangents may be one, for all of a row of scores.
+    """
 
     def loop(x: Array, where: Array | None, u: Array, g: Array, room: Array, sums: Array) -> None:
-        scores, of_u, of_g, rows = memory_of(x), memory_of(u), memory_of(g), memory_of(room)
-        mask = memory_of(where)
-        p, kept, found = row_of(rows, 0), row_of(rows, 1), room_of_slices(np.float64(0.0))
+        scores, of_u, of_g, mask = memory_of(x), memory_of(u), memory_of(g), memory_of(where)
+        kept, found = row_of(memory_of(room), 0), room_of_slices(np.float64(0.0))
         for row in range(x.shape[0]):
-            reduce_row(scores, mask, row, p, found, 0)
-            divide(p, None, row, found[LARGEST, 0], found[DIVISOR, 0], p)
-            if where is None:
-                total = of_row(p, of_u, row, p)
+            reduce_row(scores, mask, row, of_g, found, 0)
+            divide(of_g, None, row, found[LARGEST, 0], found[DIVISOR, 0], of_g)
+            if where is None or of_u.length == 1:
+                total = of_row(of_g, of_u, row, of_g)
             else:
                 keep(of_u, mask, row, 0.0, 0.0, kept)
-                total = of_row(p, kept, row, p)
+                total = of_row(of_g, kept, row, of_g)
             sums[row] = total if found[BELOW, 0] >= 0.0 else np.nan
-            copy(p, None, row, 0.0, 0.0, of_g)
 
     return compiled()(loop)
 
 
-def _over_scores_of_sums() -> Any:
-    """Return a loop over rows of scores, whose probabilities are multiplied by one cotangent."""
-
-    def loop(x: Array, where: Array | None, u: Array, g: Array, room: Array, sums: Array) -> None:
-        scores, of_u, of_g, rows = memory_of(x), memory_of(u), memory_of(g), memory_of(room)
-        mask = memory_of(where)
-        p, found = row_of(rows, 0), room_of_slices(np.float64(0.0))
-        for row in range(x.shape[0]):
-            reduce_row(scores, mask, row, p, found, 0)
-            divide(p, None, row, found[LARGEST, 0], found[DIVISOR, 0], p)
-            scale(p, None, row, of_u[row, 0], 0.0, of_g)
-            sums[row] = of_u[row, 0] if found[BELOW, 0] >= 0.0 else np.nan
-
-    return compiled()(loop)
+@inlined()
+def _row_of_logsumexp(p: Memory, u: Memory, row: int, g: Memory) -> float:
+    scale(p, None, row, u[row, 0], 0.0, g)
+    return np.float64(u[row, 0])
 
 
 @inlined()
@@ -198,5 +190,5 @@ COTANGENTS = {
 PULLS = {
     _rules.softmax.pull: _over_scores(_row_of_softmax),
     _rules.log_softmax.pull: _over_scores(_row_of_log_softmax),
-    _rules.logsumexp.pull: _over_scores_of_sums(),
+    _rules.logsumexp.pull: _over_scores(_row_of_logsumexp),
 }

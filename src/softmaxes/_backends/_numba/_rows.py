@@ -53,7 +53,6 @@ from softmaxes._backends._numba._vectors import (
 
 __all__ = [
     "ROWS",
-    "copy",
     "difference",
     "divide",
     "extremes",
@@ -204,8 +203,8 @@ def difference(x: Any, mask: Any, largest: Any, maximum: Any) -> Any:
 
 
 @inlined()
-def _same(a: Any, mask: Any, first: Any, second: Any) -> Any:
-    return a if mask is None else select(mask, a, 0.0)
+def _kept_number(a: Any, mask: Any, first: Any, second: Any) -> Any:
+    return select(mask, a, 0.0)
 
 
 @inlined()
@@ -214,8 +213,7 @@ def _multiple(a: Any, mask: Any, factor: Any, second: Any) -> Any:
 
 
 divide, subtract = _mapping(quotient), _mapping(difference)
-copy = keep = _mapping(_same)
-scale = _mapping(_multiple)
+keep, scale = _mapping(_kept_number), _mapping(_multiple)
 
 
 def _over_rows(finished: Callable[..., None], *, has_terms: bool) -> Any:

@@ -207,8 +207,12 @@ def _fused(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
 
 def _called(builder: Any, name: str, kind: Any, result: Any, arguments: Sequence[Any]) -> Any:
     """Call the function of LLVM of this name for a kind of vectors."""
-    of = ir.FunctionType(result, [value.type for value in arguments])
-    name = f"llvm.{name}.v{kind.count}{kind.element.intrinsic_name}"
+    name = f"{name}.v{kind.count}{kind.element.intrinsic_name}"
+    return _called_as(builder, name, result, arguments)
+
+
+def _called_as(builder: Any, name: str, result: Any, arguments: Sequence[Any]) -> Any:
+    of, name = ir.FunctionType(result, [value.type for value in arguments]), f"llvm.{name}"
     function = builder.module.globals.get(name) or ir.Function(builder.module, of, name)
     return builder.call(function, arguments)
 
@@ -423,11 +427,7 @@ def _prefetch(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     place, _ = _place(context, builder, signature.args[0], 1, *values)
     place = builder.bitcast(place, cgutils.voidptr_t)
     arguments = [place, *(ir.Constant(INDEX, i) for i in (0, 3, 1))]
-    of = ir.FunctionType(ir.VoidType(), [value.type for value in arguments])
-    name = "llvm.prefetch"
-    builder.call(
-        builder.module.globals.get(name) or ir.Function(builder.module, of, name), arguments
-    )
+    _called_as(builder, "prefetch", ir.VoidType(), arguments)
     return context.get_dummy_value()
 
 
