@@ -224,15 +224,30 @@ def backend(request):
         yield backend
 
 
-# Compiled where the tests of it are fast.
 def _hand_all_to_loops() -> None:
     """Where loops are compiled, let JAX hand over few entries too, though there are two devices here."""
-    if loops() is not None:
+    if loops() is not None and not HANDED_OVER:
         from softmaxes._backends import _jax_shared
 
+        HANDED_OVER.update(FEW=_jax_shared.FEW, DEVICES=_jax_shared.DEVICES)
         _jax_shared.FEW, _jax_shared.DEVICES = 1, 2
 
 
+HANDED_OVER = {}  # what the package has there, if it is not what the tests have
+
+
+@pytest.fixture
+def handed_over_as_it_comes(monkeypatch):
+    """Let JAX hand over to compiled loops what it does but for these tests."""
+    if HANDED_OVER:
+        from softmaxes._backends import _jax_shared
+
+        for name, number in HANDED_OVER.items():
+            monkeypatch.setattr(_jax_shared, name, number)
+        sys.modules["jax"].clear_caches()
+
+
+# Compiled where the tests of it are fast.
 MANNERS = {"jax": "jax-jit"}
 
 

@@ -162,7 +162,7 @@ EXECUTED = [
 
 
 @pytest.fixture
-def reader(monkeypatch):
+def reader(monkeypatch, handed_over_as_it_comes):
     """Stand in the folder of the pages, without a window to draw in, with JAX as it comes."""
     monkeypatch.chdir(DOCS)
     monkeypatch.setenv("MPLBACKEND", "Agg")
@@ -171,10 +171,6 @@ def reader(monkeypatch):
     places = [str(Path(sm.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
     jax = sys.modules.get("jax")
-    shared = sys.modules.get("softmaxes._backends._jax_shared")
-    if shared is not None and shared.FEW == 1:  # as for the rest of the tests
-        monkeypatch.setattr(shared, "FEW", 1 << 16)
-        jax.clear_caches()
     double = jax is not None and jax.config.jax_enable_x64
     if double:
         jax.config.update("jax_enable_x64", False)
