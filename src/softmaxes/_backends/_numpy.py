@@ -20,7 +20,7 @@ from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS, FEW
 from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
-from softmaxes._backends._threads import each
+from softmaxes._backends._threads import at_once, each
 from softmaxes._states import State
 
 __all__ = ["by_rows", "has_pull", "pulled"]
@@ -48,7 +48,7 @@ def by_rows(
     k = len(call.axis)
     rows, n = math.prod(shape[:-k]), math.prod(shape[-k:])
 
-    first, *others = _tiles(rows, n, _at_once(SMALL))
+    first, *others = _tiles(rows, n)
     with quiet(np):
         y = _general(f, call, matrices, first)
         out = np.empty((rows, y.shape[-1]), call.dtype)
@@ -95,14 +95,28 @@ def _tiles(rows: int, n: int, entries: int = SMALL) -> list[slice]:
     return [slice(i, i + step) for i in range(0, rows, step)]
 
 
-def _at_once(entries: int) -> int:
-    """Return how many entries to work at once: so many of NumPy's own, or those of compiled loops."""
-    return entries if loops() is None else int(loops().TILE)
+def _parts(x: Array, call: Call) -> list[slice]:
+    """Return tiles of rows, which compiled loops need for threads alone where they read x as it is."""
+    rows, n = x.shape
+    if loops() is None:
+        return _tiles(rows, n, TILE)
+    is_read = x.dtype == call.working and x.flags.c_contiguous and n <= loops().LONGEST
+    return _tiles(rows, n, at_once(loops().TILE, x.size) if is_read else loops().TILE)
+
+
+def _left(are_right: Array, n: int) -> list[Array]:
+    """Return the indices of the slices of n entries that are not right, as many at once as a tile has."""
+    left = np.flatnonzero(~are_right)
+    return [left[some] for some in _tiles(len(left), n) if len(left)]
 
 
 def _tile(a: Array, call: Call, rows: Any) -> Array:
-    part = a if a.shape[0] == 1 else a[rows]
-    return np.ascontiguousarray(call.in_working_precision(part))
+    return np.ascontiguousarray(call.in_working_precision(_taken(a, rows)))
+
+
+def _taken(a: Array, rows: Any) -> Array:
+    """Return some rows of a matrix, which may have but one for all."""
+    return a if len(a) == 1 else a[rows]
 
 
 # Rows of any kind ---------------------------------------------------------------------------------
@@ -118,9 +132,8 @@ def _general(f: Callable[..., Array], call: Call, matrices: Any, rows: Any) -> A
 
 def _write_left(f: Callable[..., Array], tiles: Any, y: Array, are_right: Array) -> None:
     """Write the results of the rows for which they are not right, by the formula as it stands."""
-    if np.count_nonzero(are_right) < len(y):
-        left = mapped(lambda a: a[~are_right] if len(a) > 1 else a, tiles)
-        y[~are_right] = f(*left, axis=(-1,), xp=np)
+    for rows in _left(are_right, y.shape[-1]):
+        y[rows] = f(*mapped(partial(_taken, rows=rows), tiles), axis=(-1,), xp=np)
 
 
 def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: Any) -> None:
@@ -184,11 +197,10 @@ def _fill_columns(
     i, columns = part
     are_right = (loops() or _columns).columns(f, x[i], out[i], columns)
     x, y = x[i][:, columns], out[i][:, columns]
-    left = np.flatnonzero(~are_right)
-    for some in _tiles(len(left), len(x)) if len(left) else []:
-        rows = np.empty((len(left[some]), len(y)), call.dtype)
-        _plain(f, call, (Arrays(x[:, left[some]].T),), rows, slice(None))
-        y[:, left[some]] = rows.T
+    for left in _left(are_right, len(x)):
+        rows = np.empty((len(left), len(y)), call.dtype)
+        _plain(f, call, (Arrays(x[:, left].T),), rows, slice(None))
+        y[:, left] = rows.T
 
 
 def _in_place(
@@ -207,9 +219,9 @@ def _in_place(
         out = _empty(moved, x, call, reduces=reduces)
     else:
         out = out.reshape(len(x), -1)
-    tiles = _tiles(len(x), x.shape[-1], _at_once(TILE))
+    work = partial(_plain, f, call, (Arrays(x, where), *state), out)
     with np.errstate(all="ignore"):
-        each(partial(_plain, f, call, (Arrays(x, where), *state), out), tiles)
+        each(work, _parts(x, call))
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
 
 
@@ -240,7 +252,9 @@ def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows:
             where = where if where is None else where[are_left]
         if where is not None:
             x, where = kept(x, where), None
-    _fill(f, call, matrices, out, rows)
+    left = np.arange(len(out))[rows]
+    for some in _tiles(len(left), x.shape[-1]):
+        _fill(f, call, matrices, out, left[some])
 
 
 def _roads(
@@ -295,12 +309,9 @@ def has_pull(f: Callable[..., Array], axis: Axes, arrays: Arrays) -> bool:
 def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array) -> None:
     """Write the cotangents of scores in rows of memory by the `pull` of a rule."""
     matrices, _ = _matrices(call, (arrays, u))
-    rows, n = matrices[0].x.shape
+    x = matrices[0].x
     with quiet(np):
-        each(
-            partial(_pull, f, call, matrices, out.reshape(rows, n)),
-            _tiles(rows, n, _at_once(SMALL)),
-        )
+        each(partial(_pull, f, call, matrices, out.reshape(x.shape)), _parts(x, call))
 
 
 def _pull(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: slice) -> None:

@@ -10,9 +10,10 @@ from contextvars import copy_context
 from functools import cache
 from typing import Any
 
-__all__ = ["beside_threads_that_stay", "each"]
+__all__ = ["at_once", "beside_threads_that_stay", "each"]
 
-FEW = 16  # parts, below which threads cost more than they save
+FEW = 8  # parts, below which new threads cost more than they save
+SHARES = 4  # parts for each thread, so that one that comes late or is held up does fewer
 
 _here = threading.local()
 
@@ -27,9 +28,15 @@ def beside_threads_that_stay() -> Iterator[None]:
         _here.keeps_threads = False
 
 
+def at_once(least: int, entries: int) -> int:
+    """Return how many entries make a part, at least so many, if `entries` are to be shared."""
+    return max(least, entries // (SHARES * _allowed()))
+
+
 def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
     """Return the work done on each of the parts, in their order."""
-    if len(parts) < FEW or (workers := _allowed()) < 2:
+    few = 2 if _keeps_threads() else FEW
+    if len(parts) < few or (workers := _allowed()) < 2:
         return [work(part) for part in parts]
     results, left, lock = [None] * len(parts), iter(range(len(parts))), threading.Lock()
 

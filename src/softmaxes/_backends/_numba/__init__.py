@@ -60,7 +60,7 @@ __all__ = [
     "width",
 ]
 
-TILE = 1 << 16  # entries of rows or columns between which a thread may change
+TILE = 1 << 17  # entries of rows or columns between which a thread may change, if not more
 LONGEST = PART  # entries of a column: a longer row is summed in parts
 
 
