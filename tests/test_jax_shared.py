@@ -5,6 +5,7 @@ import pytest
 from cases import every_function
 
 import softmaxes as sm
+from softmaxes._backends import _sums
 from softmaxes._backends._compiled import loops
 
 pytestmark = pytest.mark.skipif(loops() is None, reason="no loops are compiled")
@@ -49,6 +50,36 @@ def test_the_bits_are_those_of_numpy(jax, function, dtype):
         expected = function(x, axis=-1, **options)
         given = jax.tree.map(jax.numpy.asarray, (x, options))
         np.testing.assert_array_equal(function(given[0], axis=-1, **given[1]), expected)
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("highest", [0.0, 30.0, 300.0])
+@every_function
+def test_the_cotangents_of_a_long_row_are_those_of_double_precision(
+    jax, function, highest, is_masked
+):
+    rng = np.random.default_rng(3)
+    x, where = rng.normal(size=2 * _sums.TILE + 7), np.full(2 * _sums.TILE + 7, True)
+    where[::3] = not is_masked
+    x[_sums.TILE + 1] = highest
+    x, mask = jax.numpy.asarray(x, "float32"), jax.numpy.asarray(where)
+    y, pullback = jax.vjp(lambda x: function(x, axis=-1, where=mask), x)
+    u = jax.numpy.asarray(rng.normal(size=y.shape), "float32")
+    p = np.where(
+        where, np.exp(np.float64(x) - np.float64(x).max(where=where, initial=-np.inf)), 0.0
+    )
+    p, v = p / p.sum(), np.where(where, np.float64(u), 0.0)
+    mean = v.sum() if function is sm.log_softmax else p @ v
+    expected = {
+        sm.softmax: p * (v - mean),
+        sm.log_softmax: v - p * mean,
+        sm.logsumexp: p * v,
+    }[function]
+    found, eps = np.float64(pullback(u)[0]), np.finfo("float32").eps
+    size = p * (abs(v) + abs(mean)) + (abs(v) if function is sm.log_softmax else 0.0)
+    np.testing.assert_array_less(abs(found - expected), 8 * eps * size + 1e-37)
+    if function is not sm.logsumexp:
+        assert abs(found.sum()) <= 8 * eps * abs(found).sum()
 
 
 @every_function

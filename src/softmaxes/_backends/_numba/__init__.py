@@ -26,25 +26,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Call
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba._columns import COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
 from softmaxes._backends._numba._halves import narrow
-from softmaxes._backends._numba._parts import (
-    divide_part,
-    extremes_part,
-    far_part,
-    near_part,
-    reduced,
-    subtract_part,
-)
+from softmaxes._backends._numba._parts import PART, long_row, long_row_pulled
 from softmaxes._backends._numba._rows import ROWS
 from softmaxes._backends._numba._slices import TOGETHER
 from softmaxes._backends._sums import FORMULAS
-from softmaxes._backends._sums import TILE as PART
-from softmaxes._backends._threads import each
 
 __all__ = [
     "LONGEST",
@@ -101,44 +91,8 @@ def rows(f: Callable[..., Array], where: Array | None, x: Array, out: Array | No
     if x.shape[1] <= PART:
         ROWS[f](x, where, y, excess)
     else:
-        _of_parts(f, x, where, y, excess)
+        long_row(f, x, where, y, excess)
     return Finished(y, ~np.isnan(excess))
-
-
-def _of_parts(
-    f: Callable[..., Array], x: Array, where: Array | None, y: Array, excess: Array
-) -> None:
-    """Do what the loop over rows does, for one row."""
-    parts = [slice(start, start + PART) for start in range(0, x.shape[1], PART)]
-
-    def taken(part: slice) -> tuple[Array, Array | None]:
-        return x[:, part], None if where is None else where[:, part]
-
-    def terms(part: slice) -> Array | None:
-        return y[:, part] if f is _primals.softmax else None
-
-    def found(of: Callable[..., Any], *arguments: Any) -> Any:
-        return zip(*each(lambda part: of(*taken(part), *arguments), parts), strict=True)
-
-    def with_terms(of: Callable[..., Any], *arguments: Any) -> Any:
-        return zip(
-            *each(lambda part: of(*taken(part), terms(part), *arguments), parts), strict=True
-        )
-
-    highest, are_far, below, tops = with_terms(near_part)
-    ends = max(highest), max(highest)
-    if any(are_far):
-        highest, lowest = found(extremes_part)
-        ends = max(highest), min(lowest)
-        below, tops = with_terms(far_part, *ends)
-    rest = math.fsum((*below, *tops, -max(tops)))
-    excess[0, 0], log, divisor, largest = reduced(x, *ends, rest, max(tops))
-    if f is _primals.softmax:
-        each(lambda part: divide_part(y[:, part], largest, divisor), parts)
-    elif f is _primals.log_softmax:
-        each(lambda part: subtract_part(*taken(part), -log, ends[0], y[:, part]), parts)
-    else:
-        y[0, 0] = excess[0, 0] if f is _primals.excess else ends[0] + log
 
 
 def columns(f: Callable[..., Array], x: Array, out: Array, part: slice) -> Array:
@@ -159,8 +113,10 @@ def cotangents(f: Any, p: Array, u: Array) -> tuple[Array, Array]:
 def pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array:
     """Write the cotangents of scores by the `pull` of a rule, and return for which rows they are right."""
     x, where, *_ = arrays
-    room, sums = np.empty((1, x.shape[1]), x.dtype), np.empty(len(x))
     where = None if where is None else np.ascontiguousarray(np.broadcast_to(where, x.shape))
+    if x.shape[1] > PART:
+        return np.asarray([np.isfinite(long_row_pulled(f, x, where, u, g))])
+    room, sums = np.empty((1, x.shape[1]), x.dtype), np.empty(len(x))
     PULLS[f](x, where, u, g, room, sums)
     return np.isfinite(sums)
 

@@ -38,12 +38,11 @@ from softmaxes._backends._numba._vectors import (
     store_first,
 )
 
-__all__ = ["COTANGENTS", "PULLS"]
+__all__ = ["COTANGENTS", "PASSES", "PULLS", "sum_of_second"]
 
 
-def _row_by(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
-    """Return what ends a row by `result(p, u, u_dominant, sum of products)`, and 0 for the sum of a row."""
-    sum_of_products, sum_of_second, write = _summing(summand), _summing(_second), _mapping(result)
+def _row_by(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> Any:
+    """Return what ends a row by `write(p, u, row, u_dominant, sum of products, g)`, and 0 for its sum."""
 
     @inlined()
     def of_row(p: Memory, u: Memory, row: int, g: Memory) -> float:
@@ -180,8 +179,13 @@ def _of_log_softmax(p: Any, u: Any, u_dominant: Any, total: Any) -> Any:
     return fused(p, total * -1.0, u)
 
 
-_row_of_softmax = _row_by(_product, _of_softmax)
-_row_of_log_softmax = _row_by(_second, _of_log_softmax)
+sum_of_second = _summing(_second)
+# Of a row: the sum that a cotangent has of all its entries, and what writes them.
+PASSES = {
+    _rules.softmax.pull: (_summing(_product), _mapping(_of_softmax)),
+    _rules.log_softmax.pull: (sum_of_second, _mapping(_of_log_softmax)),
+}
+_row_of_softmax, _row_of_log_softmax = (_row_by(*passes) for passes in PASSES.values())
 
 COTANGENTS = {
     _rules.softmax.vjp: _over_pairs(_row_of_softmax),
