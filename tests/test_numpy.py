@@ -194,19 +194,24 @@ def test_a_bad_number_of_threads_is_an_error(value, scores, monkeypatch):
 
 def threads_used(monkeypatch):
     """Return a set to which every thread adds itself when it works on a part, in no haste."""
-    used, each = set(), _threads.each
+    used = set()
 
-    def noted(work, parts):
-        def noting(part):
-            used.add(threading.get_ident())
-            time.sleep(1e-4)
-            return work(part)
+    def noted(share):
+        def of_noting(work, *arguments):
+            def noting(*part):
+                used.add(threading.get_ident())
+                time.sleep(1e-4)
+                return work(*part)
 
-        return each(noting, parts)
+            return share(noting, *arguments)
+
+        return of_noting
 
     for module in (_columns, _numpy, _sums, getattr(loops(), "_parts", None)):
         if module is not None:
-            monkeypatch.setattr(module, "each", noted)
+            monkeypatch.setattr(module, "each", noted(_threads.each))
+    if loops() is not None:
+        monkeypatch.setattr(loops(), "on_threads", noted(loops().on_threads))
     return used
 
 

@@ -20,7 +20,7 @@ from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS, FEW
 from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
-from softmaxes._backends._threads import at_once, each
+from softmaxes._backends._threads import each
 from softmaxes._states import State
 
 __all__ = ["by_rows", "has_pull", "pulled"]
@@ -96,12 +96,12 @@ def _tiles(rows: int, n: int, entries: int = SMALL) -> list[slice]:
 
 
 def _parts(x: Array, call: Call) -> list[slice]:
-    """Return tiles of rows, which compiled loops need for threads alone where they read x as it is."""
+    """Return tiles of rows; one of all for compiled loops, where they read x as it is."""
     rows, n = x.shape
     if loops() is None:
         return _tiles(rows, n, TILE)
     is_read = x.dtype == call.working and x.flags.c_contiguous and n <= loops().LONGEST
-    return _tiles(rows, n, at_once(loops().TILE, x.size) if is_read else loops().TILE)
+    return [slice(None)] if is_read else _tiles(rows, n, loops().TILE)
 
 
 def _left(are_right: Array, n: int) -> list[Array]:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from functools import cache
+from queue import SimpleQueue
 from typing import Any
 
-__all__ = ["at_once", "beside_threads_that_stay", "each"]
+__all__ = ["beside_threads_that_stay", "each", "threads", "workers_of"]
 
 FEW = 8  # parts, below which new threads cost more than they save
-SHARES = 4  # parts for each thread, so that one that comes late or is held up does fewer
 
 _here = threading.local()
 
@@ -28,17 +28,17 @@ def beside_threads_that_stay() -> Iterator[None]:
         _here.keeps_threads = False
 
 
-def at_once(least: int, entries: int) -> int:
-    """Return how many entries make a part, at least so many, if `entries` are to be shared."""
-    return max(least, entries // (SHARES * _allowed()))
+def workers_of(parts: int) -> int:
+    """Return the number of threads that work so many parts: one where there are few."""
+    return 1 if parts < (2 if _keeps_threads() else FEW) else _allowed()
 
 
 def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
     """Return the work done on each of the parts, in their order."""
-    few = 2 if _keeps_threads() else FEW
-    if len(parts) < few or (workers := _allowed()) < 2:
+    if (workers := workers_of(len(parts))) < 2:
         return [work(part) for part in parts]
     results, left, lock = [None] * len(parts), iter(range(len(parts))), threading.Lock()
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def take() -> int | None:
         with lock:
@@ -46,30 +46,54 @@ def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
 
     def share() -> None:
         while (i := take()) is not None:
-            results[i] = work(parts[i])
+            try:
+                results[i] = work(parts[i])
+            except BaseException as error:  # noqa: BLE001  raised where the call is
+                done.put(error)
+            else:
+                done.put(None)
 
-    with _pool(workers - 1) as pool:
-        others = [pool.submit(copy_context().run, share) for _ in range(workers - 1)]
+    with threads(workers - 1) as start:
+        for _ in range(workers - 1):
+            start(copy_context().run, share)
         share()
-        for one in others:
-            one.result()
+        errors = [done.get() for _ in parts]  # who comes too late for a part is not waited for
+    for error in filter(None, errors):
+        raise error
     return results
 
 
-def _pool(workers: int) -> Any:
-    """Return threads beside this one, which end with the call: nothing is left for a fork to copy."""
+def threads(workers: int) -> Any:
+    """Return what starts work beside this thread; all ends with the call: nothing is left for a fork to copy."""
     if _keeps_threads():
-        return nullcontext(_kept_pool(workers, os.getpid()))
-    return _new_pool(workers)
+        return nullcontext(_kept_threads(workers, os.getpid()))
+    return _new_threads(workers)
 
 
-def _new_pool(workers: int, process: int | None = None) -> Any:
+@contextmanager
+def _new_threads(workers: int) -> Iterator[Callable[..., Any]]:
     from concurrent.futures import ThreadPoolExecutor
 
-    return ThreadPoolExecutor(workers)
+    with ThreadPoolExecutor(workers) as pool:
+        yield pool.submit
 
 
-_kept_pool = cache(_new_pool)  # one for each process, as a fork copies no threads
+@cache
+def _kept_threads(workers: int, process: int) -> Callable[..., Any]:
+    """Return what starts work on threads that stay: others for each process, as a fork copies none."""
+    waiting: SimpleQueue[Any] = SimpleQueue()
+
+    def serve() -> None:
+        while True:
+            _carry_out(*waiting.get())
+
+    for _ in range(workers):
+        threading.Thread(target=serve, daemon=True).start()
+    return lambda *call: waiting.put(call)
+
+
+def _carry_out(f: Callable[..., Any], *arguments: Any) -> None:
+    f(*arguments)  # which nothing refers to any longer than that
 
 
 def _keeps_threads() -> bool:

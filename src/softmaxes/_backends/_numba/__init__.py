@@ -33,6 +33,7 @@ from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
 from softmaxes._backends._numba._halves import narrow
 from softmaxes._backends._numba._parts import PART, long_row, long_row_pulled
 from softmaxes._backends._numba._rows import ROWS
+from softmaxes._backends._numba._shared import on_threads
 from softmaxes._backends._numba._slices import TOGETHER
 from softmaxes._backends._sums import FORMULAS
 
@@ -79,7 +80,7 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
         if not x.flags.c_contiguous or x.dtype != call.dtype:
             return None
         y = np.empty(place, call.dtype)
-        are_right = loop(x.reshape(matrix), None, y, None)
+        are_right = loop(None, x.reshape(matrix), None, y, None)
         return y.reshape(shape)[()] if are_right else None
 
     return of_few
@@ -89,7 +90,7 @@ def rows(f: Callable[..., Array], where: Array | None, x: Array, out: Array | No
     """Return the results of a formula of `_primals`, in out if there is one."""
     y, excess = np.empty((len(x), 1)) if out is None else out, np.empty((len(x), 1))
     if x.shape[1] <= PART:
-        ROWS[f](x, where, y, excess)
+        on_threads(ROWS[f], *x.shape, x, where, y, excess)
     else:
         long_row(f, x, where, y, excess)
     return Finished(y, ~np.isnan(excess))
@@ -106,7 +107,7 @@ def columns(f: Callable[..., Array], x: Array, out: Array, part: slice) -> Array
 def cotangents(f: Any, p: Array, u: Array) -> tuple[Array, Array]:
     """Return the cotangents by a VJP of `_rules`, and for which rows they are right."""
     g, sums = np.empty_like(p), np.empty(len(p))
-    COTANGENTS[f](p, u, g, sums)
+    COTANGENTS[f](None, p, u, g, sums)
     return g, np.isfinite(sums)
 
 
@@ -116,8 +117,8 @@ def pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array:
     where = None if where is None else np.ascontiguousarray(np.broadcast_to(where, x.shape))
     if x.shape[1] > PART:
         return np.asarray([np.isfinite(long_row_pulled(f, x, where, u, g))])
-    room, sums = np.empty((1, x.shape[1]), x.dtype), np.empty(len(x))
-    PULLS[f](x, where, u, g, room, sums)
+    sums = np.empty(len(x))
+    on_threads(PULLS[f], *x.shape, x, where, u, g, sums)
     return np.isfinite(sums)
 
 

@@ -15,6 +15,7 @@ from softmaxes import _rules
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of
 from softmaxes._backends._numba._rows import divide, keep, reduce_row, scale
+from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import (
     BELOW,
     DIVISOR,
@@ -63,10 +64,14 @@ def _row_by(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> A
 def _over_pairs(of_row: Callable[..., float]) -> Any:
     """Return a loop over rows of probabilities and cotangents."""
 
-    def loop(p: Array, u: Array, g: Array, sums: Array) -> None:
+    def loop(turns: Array | None, p: Array, u: Array, g: Array, sums: Array) -> None:
         of_p, of_u, of_g = memory_of(p), memory_of(u), memory_of(g)
-        for row in range(p.shape[0]):
-            sums[row] = of_row(of_p, of_u, row, of_g)
+        first = rows_after(turns, 0)
+        while first < len(p):
+            stop = end_of(turns, first, len(p))
+            for row in range(first, stop):
+                sums[row] = of_row(of_p, of_u, row, of_g)
+            first = rows_after(turns, stop - first)
 
     return compiled()(loop)
 
@@ -78,18 +83,26 @@ def _over_scores(of_row: Callable[..., float]) -> Any:
     A row of cotangents may be one, for all of a row of scores.
     """
 
-    def loop(x: Array, where: Array | None, u: Array, g: Array, room: Array, sums: Array) -> None:
+    def loop(
+        turns: Array | None, x: Array, where: Array | None, u: Array, g: Array, sums: Array
+    ) -> None:
         scores, of_u, of_g, mask = memory_of(x), memory_of(u), memory_of(g), memory_of(where)
-        kept, found = row_of(memory_of(room), 0), room_of_slices(np.float64(0.0))
-        for row in range(x.shape[0]):
-            reduce_row(scores, mask, row, of_g, found, 0)
-            divide(of_g, None, row, found[LARGEST, 0], found[DIVISOR, 0], of_g)
-            if where is None or of_u.length == 1:
-                total = of_row(of_g, of_u, row, of_g)
-            else:
-                keep(of_u, mask, row, 0.0, 0.0, kept)
-                total = of_row(of_g, kept, row, of_g)
-            sums[row] = total if found[BELOW, 0] >= 0.0 else np.nan
+        room, found = np.empty((1, x.shape[1]), x.dtype), room_of_slices(np.float64(0.0))
+        kept = row_of(memory_of(room), 0)
+        first = rows_after(turns, 0)
+        while first < len(x):
+            stop = end_of(turns, first, len(x))
+            for row in range(first, stop):
+                reduce_row(scores, mask, row, of_g, found, 0)
+                divide(of_g, None, row, found[LARGEST, 0], found[DIVISOR, 0], of_g)
+                if where is None or of_u.length == 1:
+                    total = of_row(of_g, of_u, row, of_g)
+                else:
+                    keep(of_u, mask, row, 0.0, 0.0, kept)
+                    total = of_row(of_g, kept, row, of_g)
+                sums[row] = total if found[BELOW, 0] >= 0.0 else np.nan
+            first = rows_after(turns, stop - first)
+        room[0, 0] = 0.0  # up to here it must live, to which `kept` does not refer
 
     return compiled()(loop)
 

@@ -16,6 +16,7 @@ from softmaxes._backends._numba._numbers import (
     lanes_of,
     near,
 )
+from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import (
     DIVISOR,
     EXCESS,
@@ -219,21 +220,27 @@ keep, scale = _mapping(_kept_number), _mapping(_multiple)
 def _over_rows(finished: Callable[..., None], *, has_terms: bool) -> Any:
     """Return a loop over rows, each of which ends by `finished(x, where, row, found, i, y)`."""
 
-    def loop(x: Array, where: Array | None, y: Array, excess: Array | None) -> bool:
+    def loop(
+        turns: Array | None, x: Array, where: Array | None, y: Array, excess: Array | None
+    ) -> bool:
         scores, mask, results = memory_of(x), memory_of(where), memory_of(y)
         terms = results if has_terms else None
         found, all_are_right = room_of_slices(np.float64(0.0)), True
         together = max(1, min(TOGETHER, ENTRIES // scores.length))
-        for begin in range(0, len(x), together):
-            count = min(together, len(x) - begin)
-            for i in range(count):
-                reduce_row(scores, mask, begin + i, terms, found, i)
-            finish(found, count)
-            for i in range(count):
-                all_are_right = all_are_right and not np.isnan(found[EXCESS, i])
-                if excess is not None:
-                    excess[begin + i, 0] = found[EXCESS, i]
-                finished(scores, mask, begin + i, found, i, results)
+        first = rows_after(turns, 0)
+        while first < len(x):
+            stop = end_of(turns, first, len(x))
+            for begin in range(first, stop, together):
+                count = min(together, stop - begin)
+                for i in range(count):
+                    reduce_row(scores, mask, begin + i, terms, found, i)
+                finish(found, count)
+                for i in range(count):
+                    all_are_right = all_are_right and not np.isnan(found[EXCESS, i])
+                    if excess is not None:
+                        excess[begin + i, 0] = found[EXCESS, i]
+                    finished(scores, mask, begin + i, found, i, results)
+            first = rows_after(turns, stop - first)
         return all_are_right
 
     return compiled()(loop)

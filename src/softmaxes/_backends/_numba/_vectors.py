@@ -27,6 +27,7 @@ from numba.extending import (
 __all__ = [
     "BYTES",
     "Memory",
+    "add_to",
     "any_of",
     "filled",
     "first_of",
@@ -482,6 +483,22 @@ def _set_entry(context: Any, builder: Any, signature: Any, a: Any, place: Any, n
     number = context.cast(builder, number, kind, memory.dtype)
     builder.store(_repeated(builder, number, 1), entry)
     return context.get_dummy_value()
+
+
+# Counters that threads share --------------------------------------------------------------------------
+
+
+def add_to(counters: Any, place: Any, number: Any) -> int:
+    """Add to an entry of an array of 64-bit integers, and return what it was, with no other thread between."""
+    raise NotImplementedError
+
+
+@_lowered(add_to, lambda counters, place, number: types.int64)
+def _add_to(context: Any, builder: Any, signature: Any, a: Any, place: Any, number: Any) -> Any:
+    array = context.make_array(signature.args[0])(context, builder, a)
+    entry = builder.gep(array.data, [place])
+    number = context.cast(builder, number, signature.args[2], types.int64)
+    return builder.atomic_rmw("add", entry, number, "acq_rel")
 
 
 # To numbers ---------------------------------------------------------------------------------------

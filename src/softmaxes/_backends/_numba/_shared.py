@@ -1,0 +1,66 @@
+"""
+Loops over rows that threads share: each takes some rows, until none are left.
+
+Who comes late finds none, and is not waited for. That all are done is seen without the lock of the
+interpreter, which takes longer to get than many a loop takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from softmaxes._arrays import Array
+from softmaxes._backends._numba._numbers import compiled, inlined
+from softmaxes._backends._numba._vectors import add_to
+from softmaxes._backends._threads import threads, workers_of
+
+__all__ = ["end_of", "on_threads", "rows_after"]
+
+NEXT, DONE, STEP = range(
+    3
+)  # counters: the first row that nobody has taken, the rows done, those of a turn
+PART = 1 << 17  # entries, of which a few are worth a thread
+SHARES = 4  # turns for each thread, so that one that is held up takes fewer
+LOOKS = 1 << 14  # at whether all are done, before this thread sleeps
+
+
+def on_threads(loop: Callable[..., Any], rows: int, n: int, *arguments: Any) -> None:
+    """Call a loop over rows of n entries, on as many threads as they are worth."""
+    workers = workers_of(rows * n // PART)
+    if workers < 2:
+        loop(None, *arguments)
+        return
+    turns = np.asarray([0, 0, max(1, rows // (SHARES * workers))])
+    with threads(workers - 1) as start:
+        for _ in range(workers - 1):
+            start(loop, turns, *arguments)
+        loop(turns, *arguments)
+        while not _are_done(turns, rows):
+            time.sleep(1e-4)
+
+
+@inlined()
+def rows_after(turns: Array | None, done: int) -> int:
+    """Tell that so many rows are done, and return the first of those of the next turn."""
+    if turns is None:
+        return done
+    add_to(turns, DONE, done)
+    return add_to(turns, NEXT, turns[STEP])
+
+
+@inlined()
+def end_of(turns: Array | None, begin: int, rows: int) -> int:
+    """Return where a turn ends, of which there is but one where no threads share."""
+    return rows if turns is None else min(begin + turns[STEP], rows)
+
+
+@compiled()
+def _are_done(turns: Array, rows: int) -> bool:
+    looks = 0
+    while looks < LOOKS and add_to(turns, DONE, 0) < rows:
+        looks += 1
+    return looks < LOOKS
