@@ -207,11 +207,12 @@ def threads_used(monkeypatch):
 
         return of_noting
 
-    for module in (_columns, _numpy, _sums, getattr(loops(), "_parts", None)):
-        if module is not None:
-            monkeypatch.setattr(module, "each", noted(_threads.each))
+    for module in (_columns, _numpy, _sums):
+        monkeypatch.setattr(module, "each", noted(_threads.each))
     if loops() is not None:
         monkeypatch.setattr(loops(), "on_threads", noted(loops().on_threads))
+        parts = loops()._parts
+        monkeypatch.setattr(parts, "in_phases", noted(parts.in_phases))
     return used
 
 

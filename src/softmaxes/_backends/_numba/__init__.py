@@ -115,10 +115,11 @@ def pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array:
     """Write the cotangents of scores by the `pull` of a rule, and return for which rows they are right."""
     x, where, *_ = arrays
     where = None if where is None else np.ascontiguousarray(np.broadcast_to(where, x.shape))
-    if x.shape[1] > PART:
-        return np.asarray([np.isfinite(long_row_pulled(f, x, where, u, g))])
     sums = np.empty(len(x))
-    on_threads(PULLS[f], *x.shape, x, where, u, g, sums)
+    if x.shape[1] <= PART:
+        on_threads(PULLS[f], *x.shape, x, where, u, g, sums)
+    else:
+        long_row_pulled(f, x, where, u, g, sums)
     return np.isfinite(sums)
 
 

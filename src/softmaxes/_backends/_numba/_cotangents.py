@@ -39,7 +39,7 @@ from softmaxes._backends._numba._vectors import (
     store_first,
 )
 
-__all__ = ["COTANGENTS", "PASSES", "PULLS", "sum_of_second"]
+__all__ = ["COTANGENTS", "PASSES", "PULLS", "dominant_of", "largest_of_row", "sum_of_second"]
 
 
 def _row_by(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> Any:
@@ -48,8 +48,8 @@ def _row_by(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> A
     @inlined()
     def of_row(p: Memory, u: Memory, row: int, g: Memory) -> float:
         """Write the cotangents, and return a number that is finite where they are right."""
-        largest = _largest(p, row)
-        place = _dominant(p, row) if largest > 0.5 else -1
+        largest = largest_of_row(p, row)
+        place = dominant_of(p, row) if largest > 0.5 else -1
         u_dominant = u[row, place] if place >= 0 else u[row, 0] - u[row, 0]
         total = sum_of_products(p, u, row, u_dominant)
         write(p, u, row, u_dominant, total, g)
@@ -114,7 +114,7 @@ def _row_of_logsumexp(p: Memory, u: Memory, row: int, g: Memory) -> float:
 
 
 @inlined()
-def _largest(p: Memory, row: int) -> Any:
+def largest_of_row(p: Memory, row: int) -> Any:
     """Return the largest probability."""
     n, lanes, largest = p.length, lanes_of(p), filled(p, 0.0)
     for start in range(0, n - lanes + 1, lanes):
@@ -126,7 +126,7 @@ def _largest(p: Memory, row: int) -> Any:
 
 
 @inlined()
-def _dominant(p: Memory, row: int) -> int:
+def dominant_of(p: Memory, row: int) -> int:
     """Return where the probability above 1/2 is."""
     n, lanes, half, place = p.length, lanes_of(p), filled(p, 0.5), 0
     while place + lanes <= n and not any_of(load(p, row, place, half) > half):

@@ -18,7 +18,7 @@ from softmaxes._backends._numba._numbers import compiled, inlined
 from softmaxes._backends._numba._vectors import add_to
 from softmaxes._backends._threads import threads, workers_of
 
-__all__ = ["end_of", "on_threads", "rows_after"]
+__all__ = ["end_of", "in_phases", "on_threads", "rows_after", "wait_for"]
 
 NEXT, DONE, STEP = range(
     3
@@ -43,6 +43,19 @@ def on_threads(loop: Callable[..., Any], rows: int, n: int, *arguments: Any) -> 
             time.sleep(1e-4)
 
 
+def in_phases(loop: Callable[..., Any], rows: int, phases: int, *arguments: Any) -> None:
+    """Call a loop that takes rows one by one in each of its phases, on as many threads as they are worth."""
+    turns = np.zeros((phases, 3), np.int64)
+    turns[:, STEP] = 1
+    if (workers := workers_of(rows)) < 2:
+        loop(turns, *arguments)
+        return
+    with threads(workers - 1) as start:
+        for _ in range(workers - 1):
+            start(loop, turns, *arguments)
+        loop(turns, *arguments)
+
+
 @inlined()
 def rows_after(turns: Array | None, done: int) -> int:
     """Tell that so many rows are done, and return the first of those of the next turn."""
@@ -56,6 +69,13 @@ def rows_after(turns: Array | None, done: int) -> int:
 def end_of(turns: Array | None, begin: int, rows: int) -> int:
     """Return where a turn ends, of which there is but one where no threads share."""
     return rows if turns is None else min(begin + turns[STEP], rows)
+
+
+@inlined()
+def wait_for(turns: Array, rows: int) -> None:
+    """Return as all rows are done."""
+    while add_to(turns, DONE, 0) < rows:
+        pass
 
 
 @compiled()

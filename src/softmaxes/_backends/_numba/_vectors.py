@@ -42,6 +42,7 @@ __all__ = [
     "memory_of",
     "only",
     "other_of",
+    "part_of",
     "prefetch",
     "room_of",
     "row_of",
@@ -331,6 +332,25 @@ def _row_of(context: Any, builder: Any, signature: Any, a: Any, row: Any) -> Any
     made = cgutils.create_struct_proxy(signature.return_type)(context, builder, a)
     made.data = builder.gep(made.data, [builder.mul(row, made.stride)])
     made.stride = ir.Constant(made.stride.type, 0)
+    return made._getvalue()
+
+
+def part_of(a: Any, start: Any, stop: Any) -> Any:
+    """Return memory of some columns; all of it where there is but one, and None of None."""
+    raise NotImplementedError
+
+
+@_lowered(part_of, lambda a, start, stop: a)
+def _part_of(context: Any, builder: Any, signature: Any, a: Any, start: Any, stop: Any) -> Any:
+    if signature.return_type == types.none:
+        return context.get_dummy_value()
+    made = cgutils.create_struct_proxy(signature.return_type)(context, builder, a)
+    kind = context.get_data_type(signature.return_type.dtype)
+    size = ir.Constant(start.type, context.get_abi_sizeof(kind))
+    is_one = builder.icmp_signed("==", made.length, ir.Constant(start.type, 1))
+    first = builder.gep(made.data, [builder.mul(start, size)])
+    made.data = builder.select(is_one, made.data, first)
+    made.length = builder.select(is_one, made.length, builder.sub(stop, start))
     return made._getvalue()
 
 
