@@ -250,8 +250,7 @@ def _pulling(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> 
     @inlined()
     def _first(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
         divide(part.y, None, 0, known[LARGEST, 0], known[DIVISOR, 0], part.y)
-        if part.where is not None:
-            keep(part.u, part.where, 0, 0.0, 0.0, part.kept)
+        _keep(part.u, part.where, part.kept)
         found[i, PLACE] = dominant_of(part.y, 0) if largest_of_row(part.y, 0) > 0.5 else -1.0
         found[i, DOMINANT] = part.kept[0, int(max(found[i, PLACE], 0.0))]
 
@@ -286,6 +285,13 @@ def _pulling(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> 
         last(turns, row, found, known, sums)
 
     return end
+
+
+@inlined()
+def _keep(u: Memory, where: Memory | None, kept: Memory) -> None:
+    """Write the cotangents that count; where there is no mask, they are there."""
+    if where is not None:
+        keep(u, where, 0, 0.0, 0.0, kept)
 
 
 @inlined()
