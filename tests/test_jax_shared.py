@@ -1,5 +1,7 @@
 """JAX's arrays in compiled loops: what XLA hands over, and what it is spared."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from cases import every_function
@@ -80,6 +82,19 @@ def test_the_cotangents_of_a_long_row_are_those_of_double_precision(
     np.testing.assert_array_less(abs(found - expected), 8 * eps * size + 1e-37)
     if function is not sm.logsumexp:
         assert abs(found.sum()) <= 8 * eps * abs(found).sum()
+
+
+@every_function
+def test_many_callers_at_once_share_the_threads(jax, function):
+    rng = np.random.default_rng(7)
+    shapes = (MANY // 16, 64), (1, 2 * _sums.TILE + 7)
+    f = jax.jit(lambda x: jax.vjp(lambda x: function(x, axis=-1), x)[1](function(x, axis=-1))[0])
+    scores = [jax.numpy.asarray(rng.normal(size=shape), "float32") for shape in shapes]
+    expected = [np.asarray(f(x)) for x in scores]
+    with ThreadPoolExecutor(4) as callers:
+        found = list(callers.map(lambda i: np.asarray(f(scores[i % 2])), range(60)))
+    for i, y in enumerate(found):
+        np.testing.assert_array_equal(y, expected[i % 2])
 
 
 @every_function
