@@ -29,7 +29,7 @@ LEVELS = (
 )
 
 # Who may say `import` for a library; the command line is a user of the package and has its own file for JAX.
-NUMBA = ("__init__", "_columns", "_cotangents", "_halves", "_numbers", "_parts", "_rows", "_slices")
+NUMBA = ("__init__", "_columns", "_cotangents", "_numbers", "_parts", "_rows", "_slices")
 SEAM = {
     "numpy": {
         "_backends/_numpy.py",

@@ -54,6 +54,56 @@ def test_the_bits_are_those_of_numpy(jax, function, dtype):
         np.testing.assert_array_equal(function(given[0], axis=-1, **given[1]), expected)
 
 
+def rows_of_all_kinds(shape):
+    """Return rows near 0, far from it, with a dominant entry, with each special value, and without any."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(scale=4, size=shape)
+    x[::4] *= 30
+    x[1::4, 5] = 20
+    x[2::16, 7], x[6::16, 8], x[10::16, 9], x[14::16] = np.nan, np.inf, -np.inf, -np.inf
+    return x, rng.normal(size=shape), rng.random(shape) < 0.5
+
+
+@every_function
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("shape", [(MANY // 64, 64), (MANY // 100, 103), (3, _sums.TILE + 5)])
+def test_bfloat16_is_computed_in_single_precision_and_rounded_once(jax, function, shape, is_masked):
+    x, u, where = rows_of_all_kinds(shape)
+    half, mask = jax.numpy.asarray(x, "bfloat16"), jax.numpy.asarray(where) if is_masked else None
+    y, pullback = jax.vjp(lambda x: function(x, axis=-1, where=mask), half)
+    u = jax.numpy.asarray(u if y.shape == shape else u[:, 0], "bfloat16")
+    single, pullback_of_single = jax.vjp(
+        lambda x: function(x, axis=-1, where=mask), half.astype("float32")
+    )
+    for found, expected in (
+        (y, single),
+        (pullback(u)[0], pullback_of_single(u.astype("float32"))[0]),
+    ):
+        assert found.dtype == "bfloat16"
+        rounded = expected.astype("bfloat16")
+        np.testing.assert_array_equal(found.astype("float32"), rounded.astype("float32"))
+
+
+def test_bfloat16_is_rounded_to_the_nearest_and_of_two_to_the_even():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    from softmaxes._backends._numba._parts import copied
+
+    halves = np.arange(1 << 16, dtype=np.uint16)[None]
+    read = np.empty(halves.shape, np.float32)
+    copied(halves, read)
+    np.testing.assert_array_equal(read, halves.view(ml_dtypes.bfloat16).astype(np.float32))
+    around = [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF]
+    singles = np.add.outer(np.uint32(around), np.uint32(halves[0]) << 16).view(np.float32)
+    for a in (singles, singles[:, :-5]):
+        written = np.empty(a.shape, np.uint16)
+        for i in range(len(a)):
+            copied(np.ascontiguousarray(a[i : i + 1]), written[i : i + 1])
+        with np.errstate(invalid="ignore"):
+            expected = a.astype(ml_dtypes.bfloat16)
+        found = written.view(ml_dtypes.bfloat16)
+        np.testing.assert_array_equal(np.float32(found), np.float32(expected))
+
+
 @pytest.mark.parametrize("is_masked", [False, True])
 @pytest.mark.parametrize("highest", [0.0, 30.0, 300.0])
 @every_function

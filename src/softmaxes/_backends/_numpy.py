@@ -100,8 +100,9 @@ def _parts(x: Array, call: Call) -> list[slice]:
     rows, n = x.shape
     if loops() is None:
         return _tiles(rows, n, TILE)
-    is_read = x.dtype == call.working and x.flags.c_contiguous and n <= loops().LONGEST
-    return [slice(None)] if is_read else _tiles(rows, n, loops().TILE)
+    is_read = loops().reads(x.dtype, call.working) and x.flags.c_contiguous
+    fits = is_read and n <= loops().LONGEST
+    return [slice(None)] if fits else _tiles(rows, n, loops().TILE)
 
 
 def _left(are_right: Array, n: int) -> list[Array]:
@@ -126,14 +127,16 @@ def _general(f: Callable[..., Array], call: Call, matrices: Any, rows: Any) -> A
     tiles = mapped(partial(_tile, call=call, rows=rows), matrices)
     if f not in _cotangents.FORMULAS or (found := _cotangents.of_rows(f, *tiles)) is None:
         return f(*tiles, axis=(-1,), xp=np)
-    _write_left(f, tiles, *found)
+    _write_left(f, call, tiles, *found)
     return found[0]
 
 
-def _write_left(f: Callable[..., Array], tiles: Any, y: Array, are_right: Array) -> None:
+def _write_left(
+    f: Callable[..., Array], call: Call, tiles: Any, y: Array, are_right: Array
+) -> None:
     """Write the results of the rows for which they are not right, by the formula as it stands."""
-    for rows in _left(are_right, y.shape[-1]):
-        y[rows] = f(*mapped(partial(_taken, rows=rows), tiles), axis=(-1,), xp=np)
+    for rows in _left(are_right, leaves(tiles)[0].shape[-1]):
+        y[rows] = f(*mapped(partial(_tile, call=call, rows=rows), tiles), axis=(-1,), xp=np)
 
 
 def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: Any) -> None:
@@ -235,6 +238,9 @@ def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
 
 def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: Any) -> None:
     """Write the results of some rows, of each by the first of the roads that is right for it."""
+    if loops() is not None and len(matrices) == 1:
+        _by_loops(loops().rows, f, call, matrices, out, rows)
+        return
     x, where, roads = _roads(f, call, matrices, rows)
     for road in roads:
         found = road(x, None if FORMULAS[f].reduces else _place(x, out[rows]))
@@ -244,7 +250,7 @@ def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows:
                 found = found._replace(x=kept(x, where))
             y = found.result(f)
             if not np.may_share_memory(y, out):
-                _put(y, out, rows)
+                out[rows] = y
             if count == len(x):
                 return
             are_left = ~found.are_right[:, 0]
@@ -266,9 +272,6 @@ def _roads(
     formula, where = FORMULAS[f], arrays.where
     if where is not None:
         where = np.broadcast_to(_tile(where, call, rows), x.shape)
-    if loops() is not None and not state:
-        mask = where if where is None else np.ascontiguousarray(where)
-        return x, None, (partial(loops().rows, f, mask),)
     is_simpler = formula.has_scores and call.working not in _moderate.STALLS
     if where is not None and (state or is_simpler):
         x, where = kept(x, where), None
@@ -279,22 +282,33 @@ def _roads(
     return x, where, roads if where is None else (partial(_moderate.sums_of_kept, where), *roads)
 
 
-def _put(y: Array, out: Array, rows: Any) -> None:
-    """Write the results of some rows, rounded to the dtype of all."""
-    is_narrow = out.dtype.name == "bfloat16" and y.dtype == np.float32
-    if loops() is not None and is_narrow and isinstance(rows, slice):
-        loops().narrow(y, out[rows])
-    else:
-        out[rows] = y
-
-
 def _place(x: Array, y: Array) -> Array:
     """Return an array like x to work in, which is the result where that is one."""
     fits = y.shape == x.shape and y.dtype == x.dtype and y.flags.c_contiguous
     return y if fits else np.empty_like(x)
 
 
-# Cotangents of scores, in compiled loops ----------------------------------------------------------
+# Rows in compiled loops ---------------------------------------------------------------------------
+
+
+def _by_loops(
+    loop: Callable[..., Array],
+    f: Callable[..., Array],
+    call: Call,
+    matrices: Any,
+    out: Array,
+    rows: slice,
+) -> None:
+    """Write the results of some rows by `loop(f, *arguments, out)`, which tells of which they are right."""
+    tiles, place = mapped(partial(_read, call=call, rows=rows), matrices), out[rows]
+    _write_left(f, call, tiles, place, loop(f, *tiles, place))
+
+
+def _read(a: Array, call: Call, rows: slice) -> Array:
+    """Return some rows as loops read them."""
+    part = _taken(a, rows)
+    is_read = loops().reads(part.dtype, call.working)
+    return np.ascontiguousarray(part if is_read else call.in_working_precision(part))
 
 
 def has_pull(f: Callable[..., Array], axis: Axes, arrays: Arrays) -> bool:
@@ -310,13 +324,6 @@ def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: A
     """Write the cotangents of scores in rows of memory by the `pull` of a rule."""
     matrices, _ = _matrices(call, (arrays, u))
     x = matrices[0].x
+    work = partial(_by_loops, loops().pulled, f, call, matrices, out.reshape(x.shape))
     with quiet(np):
-        each(partial(_pull, f, call, matrices, out.reshape(x.shape)), _parts(x, call))
-
-
-def _pull(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: slice) -> None:
-    tiles = mapped(partial(_tile, call=call, rows=rows), matrices)
-    g = out[rows] if out.dtype == call.working else np.empty(out[rows].shape, call.working)
-    _write_left(f, tiles, g, loops().pulled(f, *tiles, g))
-    if not np.may_share_memory(g, out):
-        _put(g, out, rows)
+        each(work, _parts(x, call))

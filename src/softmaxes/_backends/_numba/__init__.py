@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,6 @@ from softmaxes._arrays import Array, Arrays, Call
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba._columns import COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
-from softmaxes._backends._numba._halves import narrow
 from softmaxes._backends._numba._parts import PART, long_row, long_row_pulled
 from softmaxes._backends._numba._rows import ROWS
 from softmaxes._backends._numba._shared import on_threads
@@ -41,11 +41,10 @@ __all__ = [
     "LONGEST",
     "PULLS",
     "TILE",
-    "Finished",
     "columns",
     "cotangents",
-    "narrow",
     "pulled",
+    "reads",
     "rows",
     "shortcut",
     "width",
@@ -55,15 +54,15 @@ TILE = 1 << 17  # entries of rows or columns between which a thread may change, 
 LONGEST = PART  # entries of a column: a longer row is summed in parts
 
 
-class Finished(NamedTuple):
-    """The results of rows; `are_right` tells of which."""
+@cache
+def reads(dtype: Any, working: Any) -> bool:
+    """Tell whether loops that work in one dtype take another, or the same, as it is in memory."""
+    return bool(dtype == working or (_is_half(dtype) and working == np.float32))
 
-    y: Array
-    are_right: Array
 
-    def result(self, f: Callable[..., Array]) -> Array:
-        """Return the results, which are those of f already."""
-        return self.y
+@cache
+def _is_half(dtype: Any) -> bool:
+    return bool(dtype.name == "bfloat16")
 
 
 def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | None] | None:
@@ -86,14 +85,48 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
     return of_few
 
 
-def rows(f: Callable[..., Array], where: Array | None, x: Array, out: Array | None) -> Finished:
-    """Return the results of a formula of `_primals`, in out if there is one."""
-    y, excess = np.empty((len(x), 1)) if out is None else out, np.empty((len(x), 1))
+def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:
+    """Write the results of a formula of `_primals`, and return for which rows they are right."""
+    x, where, excess = _stored(arrays.x), _mask(arrays), np.empty((len(out), 1))
+    working = _working(x)
+    y = _place(out, working, np.float64 if FORMULAS[f].reduces else working)
     if x.shape[1] <= PART:
         on_threads(ROWS[f], *x.shape, x, where, y, excess)
     else:
-        long_row(f, x, where, y, excess)
-    return Finished(y, ~np.isnan(excess))
+        long_row(f, x, where, _wide(y, x), y, excess)
+    _put(y, out)
+    return ~np.isnan(excess)
+
+
+def _stored(a: Array) -> Array:
+    """Return an array as loops take it: bfloat16 as integers, the upper halves of float32."""
+    return a.view(np.uint16) if _is_half(a.dtype) else a
+
+
+def _working(x: Array) -> Any:
+    """Return the dtype of the numbers of what loops take."""
+    return np.dtype(np.float32) if x.dtype == np.uint16 else x.dtype
+
+
+def _mask(arrays: Arrays) -> Array | None:
+    x, where, *_ = arrays
+    return None if where is None else np.ascontiguousarray(np.broadcast_to(where, x.shape))
+
+
+def _place(out: Array, working: Any, wide: Any) -> Array:
+    """Return where to write results: where they belong, if loops can write there, or in another dtype."""
+    is_written = out.flags.c_contiguous and reads(out.dtype, working)
+    return _stored(out) if is_written else np.empty(out.shape, wide)
+
+
+def _wide(y: Array, x: Array) -> Array:
+    """Return an array for the terms of x, which are in the place of results that are as wide."""
+    return y if y.dtype == _working(x) and y.shape == x.shape else np.empty(x.shape, _working(x))
+
+
+def _put(y: Array, out: Array) -> None:
+    if not np.may_share_memory(y, out):
+        out[...] = y
 
 
 def columns(f: Callable[..., Array], x: Array, out: Array, part: slice) -> Array:
@@ -111,15 +144,15 @@ def cotangents(f: Any, p: Array, u: Array) -> tuple[Array, Array]:
     return g, np.isfinite(sums)
 
 
-def pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array:
+def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array:
     """Write the cotangents of scores by the `pull` of a rule, and return for which rows they are right."""
-    x, where, *_ = arrays
-    where = None if where is None else np.ascontiguousarray(np.broadcast_to(where, x.shape))
-    sums = np.empty(len(x))
+    x, where, u, sums = _stored(arrays.x), _mask(arrays), _stored(u), np.empty(len(out))
+    g = _place(out, _working(x), _working(x))
     if x.shape[1] <= PART:
         on_threads(PULLS[f], *x.shape, x, where, u, g, sums)
     else:
-        long_row_pulled(f, x, where, u, g, sums)
+        long_row_pulled(f, x, where, u, _wide(g, x), g, sums)
+    _put(g, out)
     return np.isfinite(sums)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from softmaxes import _rules
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of
-from softmaxes._backends._numba._rows import divide, keep, reduce_row, scale
+from softmaxes._backends._numba._rows import Row, copy, mapping, new_room, quotient, reduce_row
 from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import (
     BELOW,
@@ -31,37 +31,51 @@ from softmaxes._backends._numba._vectors import (
     folded,
     fused,
     highest_of,
+    kept,
+    kept_first,
     load,
     load_first,
     memory_of,
     row_of,
+    select,
     store,
     store_first,
 )
 
-__all__ = ["COTANGENTS", "PASSES", "PULLS", "dominant_of", "largest_of_row", "sum_of_second"]
+__all__ = ["COTANGENTS", "PASSES", "PULLS", "above", "sum_of", "weigh"]
 
 
 def _row_by(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> Any:
-    """Return what ends a row by `write(p, u, row, u_dominant, sum of products, g)`, and 0 for its sum."""
+    """Return what ends a row by what is written of the sum of products, and 0 for the sum of the row."""
 
     @inlined()
-    def of_row(p: Memory, u: Memory, row: int, g: Memory) -> float:
+    def of_row(
+        terms: Memory,
+        where: Memory | None,
+        u: Memory,
+        row: int,
+        scale: Any,
+        room: Memory,
+        g: Memory,
+    ) -> Any:
         """Write the cotangents, and return a number that is finite where they are right."""
-        largest = largest_of_row(p, row)
-        place = dominant_of(p, row) if largest > 0.5 else -1
-        u_dominant = u[row, place] if place >= 0 else u[row, 0] - u[row, 0]
-        total = sum_of_products(p, u, row, u_dominant)
-        write(p, u, row, u_dominant, total, g)
-        if place >= 0:
-            g[row, place] = 0.0
-            g[row, place] = -sum_of_second(g, g, row, 0.0)
-        return total if largest > 0.0 else np.nan
+        largest, half = scale[0], 0.5 * scale[1]
+        place = above(terms, row, half) if largest > half else -1
+        u_dominant = np.float64(u[row, place]) if place >= 0 else 0.0
+        total = sum_of_products(terms, where, u, row, (*scale, u_dominant), room)
+        if place < 0:
+            write(room, where, u, row, (u_dominant, total), g)
+        else:
+            write(room, where, u, row, (u_dominant, total), room)
+            room[row, place] = 0.0
+            room[row, place] = -sum_of(room, row)
+            copy(room, None, row, (), g)
+        return total
 
     return of_row
 
 
-def _over_pairs(of_row: Callable[..., float]) -> Any:
+def _over_pairs(of_row: Callable[..., Any]) -> Any:
     """Return a loop over rows of probabilities and cotangents."""
 
     def loop(turns: Array | None, p: Array, u: Array, g: Array, sums: Array) -> None:
@@ -70,13 +84,15 @@ def _over_pairs(of_row: Callable[..., float]) -> Any:
         while first < len(p):
             stop = end_of(turns, first, len(p))
             for row in range(first, stop):
-                sums[row] = of_row(of_p, of_u, row, of_g)
+                largest = _largest(of_p, row)
+                total = of_row(of_p, None, of_u, row, (largest, 1.0), of_g, of_g)
+                sums[row] = total if largest > 0.0 else np.nan
             first = rows_after(turns, stop - first)
 
     return compiled()(loop)
 
 
-def _over_scores(of_row: Callable[..., float]) -> Any:
+def _over_scores(of_row: Callable[..., Any]) -> Any:
     """
     Return a loop over rows of scores and cotangents, which do not count where a mask is False.
 
@@ -86,35 +102,33 @@ def _over_scores(of_row: Callable[..., float]) -> Any:
     def loop(
         turns: Array | None, x: Array, where: Array | None, u: Array, g: Array, sums: Array
     ) -> None:
-        scores, of_u, of_g, mask = memory_of(x), memory_of(u), memory_of(g), memory_of(where)
-        room, found = np.empty((1, x.shape[1]), x.dtype), room_of_slices(np.float64(0.0))
-        kept = row_of(memory_of(room), 0)
+        scores, mask, of_u, of_g = memory_of(x), memory_of(where), memory_of(u), memory_of(g)
+        room, found = new_room(scores, 1), room_of_slices(np.float64(0.0))
+        terms = row_of(memory_of(room), 0)
         first = rows_after(turns, 0)
         while first < len(x):
             stop = end_of(turns, first, len(x))
             for row in range(first, stop):
-                reduce_row(scores, mask, row, of_g, found, 0)
-                divide(of_g, None, row, found[LARGEST, 0], found[DIVISOR, 0], of_g)
-                if where is None or of_u.length == 1:
-                    total = of_row(of_g, of_u, row, of_g)
-                else:
-                    keep(of_u, mask, row, 0.0, 0.0, kept)
-                    total = of_row(of_g, kept, row, of_g)
+                reduce_row(Row(scores, mask, row, terms), found, 0)
+                scale = found[LARGEST, 0], found[DIVISOR, 0]
+                total = of_row(terms, mask, of_u, row, scale, terms, of_g)
                 sums[row] = total if found[BELOW, 0] >= 0.0 else np.nan
             first = rows_after(turns, stop - first)
-        room[0, 0] = 0.0  # up to here it must live, to which `kept` does not refer
+        room[0, 0] = 0.0  # up to here it must live, to which `terms` does not refer
 
     return compiled()(loop)
 
 
 @inlined()
-def _row_of_logsumexp(p: Memory, u: Memory, row: int, g: Memory) -> float:
-    scale(p, None, row, u[row, 0], 0.0, g)
+def _row_of_logsumexp(
+    terms: Memory, where: Memory | None, u: Memory, row: int, scale: Any, room: Memory, g: Memory
+) -> Any:
+    weigh(terms, None, row, (*scale, u[row, 0]), g)
     return np.float64(u[row, 0])
 
 
 @inlined()
-def largest_of_row(p: Memory, row: int) -> Any:
+def _largest(p: Memory, row: int) -> Any:
     """Return the largest probability."""
     n, lanes, largest = p.length, lanes_of(p), filled(p, 0.0)
     for start in range(0, n - lanes + 1, lanes):
@@ -126,50 +140,79 @@ def largest_of_row(p: Memory, row: int) -> Any:
 
 
 @inlined()
-def dominant_of(p: Memory, row: int) -> int:
-    """Return where the probability above 1/2 is."""
-    n, lanes, half, place = p.length, lanes_of(p), filled(p, 0.5), 0
-    while place + lanes <= n and not any_of(load(p, row, place, half) > half):
+def above(p: Memory, row: int, number: float) -> int:
+    """Return where an entry above a number is, -1 if nowhere."""
+    n, lanes, least, place = p.length, lanes_of(p), filled(p, number), 0
+    while place + lanes <= n and not any_of(load(p, row, place, least) > least):
         place += lanes
-    while not p[row, place] > 0.5:
+    while place < n and not p[row, place] > number:
         place += 1
-    return place
+    return place if place < n else -1
 
 
-def _summing(of: Callable[..., Any]) -> Any:
-    """Return the sum over a row of `of` its entries, and those of another, and a number."""
+def _summing(probability: Callable[..., Any], summand: Callable[..., Any]) -> Any:
+    """Return a loop that writes the probabilities of a row, and returns the sum of `summand(p, u, number)`."""
 
     @inlined()
-    def total(p: Memory, u: Memory, row: int, number: Any) -> float:
-        n, lanes, repeated = p.length, lanes_of(p), filled(p, number)
-        found = error = filled(p, 0.0)
+    def total(
+        terms: Memory, where: Memory | None, u: Memory, row: int, numbers: Any, p: Memory
+    ) -> float:
+        n, lanes = terms.length, lanes_of(terms)
+        largest, divisor, repeated = filled(terms, numbers)
+        found = error = filled(terms, 0.0)
         for start in range(0, n - lanes + 1, lanes):
-            term = of(load(p, row, start, found), load(u, row, start, found), repeated)
-            found, error = two_sum(found, error, term)
+            y = probability(load(terms, row, start, found), None, largest, divisor)
+            of_u = _counted(load(u, row, start, found), kept(where, row, start, found))
+            store(p, row, start, y)
+            found, error = two_sum(found, error, summand(y, of_u, repeated))
         if n % lanes:
             start, places = n - n % lanes, first_places(n % lanes, found)
-            first, second = load_first(p, row, start, places), load_first(u, row, start, places)
-            found, error = two_sum(found, error, of(first, second, repeated))
+            y = probability(load_first(terms, row, start, places), None, largest, divisor)
+            of_u = _counted(
+                load_first(u, row, start, places), kept_first(where, row, start, places)
+            )
+            store_first(p, row, start, places, y)
+            found, error = two_sum(found, error, summand(y, of_u, repeated))
         return np.float64(folded(found)) + np.float64(folded(error))
 
     return total
 
 
+@inlined()
+def _counted(u: Any, mask: Any) -> Any:
+    return u if mask is None else select(mask, u, 0.0)
+
+
+@inlined()
+def sum_of(a: Memory, row: int) -> Any:
+    return _sum_alone(a, None, a, row, (0.0, 0.0, 0.0), a)
+
+
 def _mapping(of: Callable[..., Any]) -> Any:
-    """Return a loop that writes `of` the entries of two rows and two numbers."""
+    """Return a loop that writes `of` the entries of two rows and some numbers."""
 
     @inlined()
-    def write(p: Memory, u: Memory, row: int, a: Any, b: Any, g: Memory) -> None:
-        n, lanes, first, second = p.length, lanes_of(p), filled(p, a), filled(p, b)
+    def write(
+        p: Memory, where: Memory | None, u: Memory, row: int, numbers: Any, g: Memory
+    ) -> None:
+        n, lanes, vectors = p.length, lanes_of(p), filled(p, numbers)
+        like = vectors[0]
         for start in range(0, n - lanes + 1, lanes):
-            found = of(load(p, row, start, first), load(u, row, start, first), first, second)
-            store(g, row, start, found)
+            of_u = _counted(load(u, row, start, like), kept(where, row, start, like))
+            store(g, row, start, of(load(p, row, start, like), of_u, *vectors))
         if n % lanes:
-            start, places = n - n % lanes, first_places(n % lanes, first)
-            pair = load_first(p, row, start, places), load_first(u, row, start, places)
-            store_first(g, row, start, places, of(*pair, first, second))
+            start, places = n - n % lanes, first_places(n % lanes, like)
+            mask = kept_first(where, row, start, places)
+            of_u = _counted(load_first(u, row, start, places), mask)
+            found = of(load_first(p, row, start, places), of_u, *vectors)
+            store_first(g, row, start, places, found)
 
     return write
+
+
+@inlined()
+def _given(p: Any, mask: Any, largest: Any, divisor: Any) -> Any:
+    return p
 
 
 @inlined()
@@ -192,20 +235,24 @@ def _of_log_softmax(p: Any, u: Any, u_dominant: Any, total: Any) -> Any:
     return fused(p, total * -1.0, u)
 
 
-sum_of_second = _summing(_second)
-# Of a row: the sum that a cotangent has of all its entries, and what writes them.
-PASSES = {
-    _rules.softmax.pull: (_summing(_product), _mapping(_of_softmax)),
-    _rules.log_softmax.pull: (sum_of_second, _mapping(_of_log_softmax)),
-}
-_row_of_softmax, _row_of_log_softmax = (_row_by(*passes) for passes in PASSES.values())
+@inlined()
+def _of_logsumexp(term: Any, mask: Any, largest: Any, divisor: Any, u: Any) -> Any:
+    return quotient(term, None, largest, divisor) * u
+
+
+_sum_alone, weigh = _summing(_given, _second), mapping(_of_logsumexp)
 
 COTANGENTS = {
-    _rules.softmax.vjp: _over_pairs(_row_of_softmax),
-    _rules.log_softmax.vjp: _over_pairs(_row_of_log_softmax),
+    _rules.softmax.vjp: _over_pairs(_row_by(_summing(_given, _product), _mapping(_of_softmax))),
+    _rules.log_softmax.vjp: _over_pairs(
+        _row_by(_summing(_given, _second), _mapping(_of_log_softmax))
+    ),
 }
-PULLS = {
-    _rules.softmax.pull: _over_scores(_row_of_softmax),
-    _rules.log_softmax.pull: _over_scores(_row_of_log_softmax),
-    _rules.logsumexp.pull: _over_scores(_row_of_logsumexp),
+# Of a row of scores: what writes the probabilities and sums, and what writes the cotangents.
+PASSES = {
+    _rules.softmax.pull: (_summing(quotient, _product), _mapping(_of_softmax)),
+    _rules.log_softmax.pull: (_summing(quotient, _second), _mapping(_of_log_softmax)),
+}
+PULLS = {f: _over_scores(_row_by(*passes)) for f, passes in PASSES.items()} | {
+    _rules.logsumexp.pull: _over_scores(_row_of_logsumexp)
 }

@@ -14,21 +14,16 @@ import numpy as np
 
 from softmaxes import _primals, _rules
 from softmaxes._arrays import Array
-from softmaxes._backends._numba._cotangents import (
-    PASSES,
-    dominant_of,
-    largest_of_row,
-    sum_of_second,
-)
+from softmaxes._backends._numba._cotangents import PASSES, above, sum_of, weigh
 from softmaxes._backends._numba._numbers import compiled, inlined
 from softmaxes._backends._numba._rows import (
+    Row,
+    copy,
     divide,
     extremes,
     far_sums,
-    keep,
     largest_of,
     near_sums,
-    scale,
     subtract,
 )
 from softmaxes._backends._numba._shared import in_phases, rows_after, wait_for
@@ -47,7 +42,7 @@ from softmaxes._backends._numba._slices import (
 from softmaxes._backends._numba._vectors import Memory, filled, first_of, memory_of, part_of
 from softmaxes._backends._sums import TILE as PART
 
-__all__ = ["PART", "long_row", "long_row_pulled"]
+__all__ = ["PART", "copied", "long_row", "long_row_pulled"]
 
 # What is found of a part: of its scores and terms, as in `_rows`; where a probability above 1/2 is, -1 if
 # nowhere, and the cotangent there; the sums of products, and of cotangents of scores.
@@ -56,18 +51,24 @@ FOUND = 9
 
 
 def long_row(
-    f: Callable[..., Array], x: Array, where: Array | None, y: Array, excess: Array
+    f: Callable[..., Array],
+    x: Array,
+    where: Array | None,
+    room: Array,
+    y: Array,
+    excess: Array,
 ) -> None:
-    """Do what the loop over rows does, for one row."""
+    """Do what the loop over rows does, for one row, with room for its terms."""
     found = np.empty((-(-x.shape[1] // PART), FOUND))
-    in_phases(VALUES[f], len(found), PHASES, x, where, y, found, excess)
+    in_phases(VALUES[f], len(found), PHASES, x, where, room, y, found, excess)
 
 
-def long_row_pulled(f: Any, x: Array, where: Array | None, u: Array, g: Array, sums: Array) -> None:
-    """Do what the loop over rows of scores and cotangents does, for one row."""
+def long_row_pulled(
+    f: Any, x: Array, where: Array | None, u: Array, room: Array, g: Array, sums: Array
+) -> None:
+    """Do what the loop over rows of scores and cotangents does, for one row, with room for its terms."""
     found = np.empty((-(-x.shape[1] // PART), FOUND))
-    kept = u if where is None or u.shape[1] == 1 else np.empty_like(x)
-    in_phases(PULLED[f], len(found), PHASES, x, where, u, kept, g, found, sums)
+    in_phases(PULLED[f], len(found), PHASES, x, where, u, room, g, found, sums)
 
 
 class _Row(NamedTuple):
@@ -77,7 +78,6 @@ class _Row(NamedTuple):
     where: Memory
     terms: Memory
     u: Memory
-    kept: Memory
     y: Memory
 
 
@@ -108,7 +108,6 @@ def _part(row: _Row, start: int) -> _Row:
         part_of(row.where, start, stop),
         part_of(row.terms, start, stop),
         part_of(row.u, start, stop),
-        part_of(row.kept, start, stop),
         part_of(row.y, start, stop),
     )
 
@@ -118,9 +117,14 @@ def _part(row: _Row, start: int) -> _Row:
 
 @inlined()
 def _near(part: _Row, i: int, found: Array, known: Memory, results: Array) -> None:
-    highest, is_far, below, top = near_sums(part.x, part.where, 0, (0.0, 0.0), part.terms)
+    highest, is_far, below, top = near_sums(_scores(part), (0.0, 0.0))
     found[i, HIGHEST], found[i, LOWEST], found[i, IS_FAR] = highest, highest, is_far
-    found[i, BELOW], found[i, TOP] = below, top
+    found[i, BELOW], found[i, TOP], found[i, PLACE] = below, top, -1.0
+
+
+@inlined()
+def _scores(part: _Row) -> Row:
+    return Row(part.x, part.where, 0, part.terms)
 
 
 @inlined()
@@ -131,7 +135,7 @@ def _ends(part: _Row, i: int, found: Array, known: Memory, results: Array) -> No
 @inlined()
 def _far(part: _Row, i: int, found: Array, known: Memory, results: Array) -> None:
     _, scale = _scale(part.x, found)
-    _, _, below, top = far_sums(part.x, part.where, 0, scale, part.terms)
+    _, _, below, top = far_sums(_scores(part), scale)
     found[i, BELOW], found[i, TOP] = below, top
 
 
@@ -181,11 +185,16 @@ def _of_values(result: Callable[..., None], *, has_terms: bool) -> Any:
     end = _phase(LAST, work)
 
     def loop(
-        turns: Array, x: Array, where: Array | None, y: Array, found: Array, excess: Array
+        turns: Array,
+        x: Array,
+        where: Array | None,
+        room: Array,
+        y: Array,
+        found: Array,
+        excess: Array,
     ) -> None:
-        of_y, known = memory_of(y), room_of_slices(np.float64(0.0))
-        terms = of_y if has_terms else None
-        row = _Row(memory_of(x), memory_of(where), terms, None, None, of_y)
+        known, terms = room_of_slices(np.float64(0.0)), memory_of(room) if has_terms else None
+        row = _Row(memory_of(x), memory_of(where), terms, None, memory_of(y))
         _reduce(turns, row, found, known, excess)
         end(turns, row, found, known, excess)
 
@@ -194,12 +203,12 @@ def _of_values(result: Callable[..., None], *, has_terms: bool) -> Any:
 
 @inlined()
 def _softmax(part: _Row, known: Memory) -> None:
-    divide(part.terms, None, 0, known[LARGEST, 0], known[DIVISOR, 0], part.y)
+    divide(part.terms, None, 0, (known[LARGEST, 0], known[DIVISOR, 0]), part.y)
 
 
 @inlined()
 def _log_softmax(part: _Row, known: Memory) -> None:
-    subtract(part.x, part.where, 0, -known[LOG, 0], known[MAXIMUM, 0], part.y)
+    subtract(part.x, part.where, 0, (-known[LOG, 0], known[MAXIMUM, 0]), part.y)
 
 
 @inlined()
@@ -231,13 +240,13 @@ def _of_cotangents(end: Callable[..., None]) -> Any:
         x: Array,
         where: Array | None,
         u: Array,
-        kept: Array,
+        room: Array,
         g: Array,
         found: Array,
         sums: Array,
     ) -> None:
-        of_g, known = memory_of(g), room_of_slices(np.float64(0.0))
-        row = _Row(memory_of(x), memory_of(where), of_g, memory_of(u), memory_of(kept), of_g)
+        known = room_of_slices(np.float64(0.0))
+        row = _Row(memory_of(x), memory_of(where), memory_of(room), memory_of(u), memory_of(g))
         _reduce(turns, row, found, known, sums)
         end(turns, row, found, known, sums)
 
@@ -248,50 +257,63 @@ def _pulling(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> 
     """Return what ends a row, as `_row_by` in `_cotangents` does."""
 
     @inlined()
-    def _first(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
-        divide(part.y, None, 0, known[LARGEST, 0], known[DIVISOR, 0], part.y)
-        _keep(part.u, part.where, part.kept)
-        found[i, PLACE] = dominant_of(part.y, 0) if largest_of_row(part.y, 0) > 0.5 else -1.0
-        found[i, DOMINANT] = part.kept[0, int(max(found[i, PLACE], 0.0))]
-
-    @inlined()
     def _second(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
-        found[i, TOTAL] = sum_of_products(part.y, part.kept, 0, _u_dominant(found))
+        numbers = known[LARGEST, 0], known[DIVISOR, 0], _u_dominant(found)
+        found[i, TOTAL] = sum_of_products(part.terms, part.where, part.u, 0, numbers, part.terms)
 
     @inlined()
     def _third(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
-        write(part.y, part.kept, 0, _u_dominant(found), np.sum(found[:, TOTAL]), part.y)
-        place = int(found[i, PLACE])
-        if place >= 0:
-            part.y[0, place] = 0.0
-        found[i, REST] = sum_of_second(part.y, part.y, 0, 0.0)
+        numbers = _u_dominant(found), np.sum(found[:, TOTAL])
+        write(part.terms, part.where, part.u, 0, numbers, part.terms)
+        if found[i, PLACE] >= 0.0:
+            part.terms[0, int(found[i, PLACE])] = 0.0
+        found[i, REST] = sum_of(part.terms, 0)
 
     @inlined()
-    def _last(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
-        place = int(found[i, PLACE])
-        if place >= 0:
-            part.y[0, place] = -np.sum(found[:, REST])
-        if i == 0:
-            sums[0] = known[EXCESS, 0] + np.sum(found[:, TOTAL])
+    def _only(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
+        numbers = 0.0, np.sum(found[:, TOTAL])
+        write(part.terms, part.where, part.u, 0, numbers, part.y)
+        _tell(i, found, known, sums)
 
-    first, second = _phase(FIRST, _first), _phase(SECOND, _second)
-    third, last = _phase(THIRD, _third), _phase(LAST, _last)
+    second, third, only = _phase(SECOND, _second), _phase(THIRD, _third), _phase(LAST, _only)
 
     @inlined()
     def end(turns: Array, row: _Row, found: Array, known: Memory, sums: Array) -> None:
-        first(turns, row, found, known, sums)
+        has_dominant = known[LARGEST, 0] > 0.5 * known[DIVISOR, 0]
+        if has_dominant:
+            _find_dominant(turns, row, found, known, sums)
         second(turns, row, found, known, sums)
-        third(turns, row, found, known, sums)
-        last(turns, row, found, known, sums)
+        if has_dominant:
+            third(turns, row, found, known, sums)
+            _end_dominant(turns, row, found, known, sums)
+        else:
+            only(turns, row, found, known, sums)
 
     return end
 
 
 @inlined()
-def _keep(u: Memory, where: Memory | None, kept: Memory) -> None:
-    """Write the cotangents that count; where there is no mask, they are there."""
-    if where is not None:
-        keep(u, where, 0, 0.0, 0.0, kept)
+def _first(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
+    place = above(part.terms, 0, 0.5 * known[DIVISOR, 0])
+    found[i, PLACE], found[i, DOMINANT] = place, part.u[0, max(place, 0)]
+
+
+@inlined()
+def _last(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
+    if found[i, PLACE] >= 0.0:
+        part.terms[0, int(found[i, PLACE])] = -np.sum(found[:, REST])
+    copy(part.terms, None, 0, (), part.y)
+    _tell(i, found, known, sums)
+
+
+@inlined()
+def _tell(i: int, found: Array, known: Memory, sums: Array) -> None:
+    """Write a number that is finite where the cotangents are right."""
+    if i == 0:
+        sums[0] = known[EXCESS, 0] + np.sum(found[:, TOTAL])
+
+
+_find_dominant, _end_dominant = _phase(FIRST, _first), _phase(LAST, _last)
 
 
 @inlined()
@@ -305,8 +327,7 @@ def _u_dominant(found: Array) -> float:
 @inlined()
 def _of_logsumexp(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
     u = part.u[0, 0]
-    divide(part.y, None, 0, known[LARGEST, 0], known[DIVISOR, 0], part.y)
-    scale(part.y, None, 0, u, 0.0, part.y)
+    weigh(part.terms, None, 0, (known[LARGEST, 0], known[DIVISOR, 0], u), part.y)
     if i == 0:
         sums[0] = known[EXCESS, 0] + u
 
@@ -315,3 +336,8 @@ PULLED = {
     **{f: _of_cotangents(_pulling(*passes)) for f, passes in PASSES.items()},
     _rules.logsumexp.pull: _of_cotangents(_phase(LAST, _of_logsumexp)),
 }
+
+
+@compiled()
+def copied(a: Array, y: Array) -> None:
+    copy(memory_of(a), None, 0, (), memory_of(y))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,7 @@ from softmaxes._backends._numba._vectors import (
     load_first,
     memory_of,
     only,
+    row_of,
     select,
     store,
     store_first,
@@ -54,16 +55,18 @@ from softmaxes._backends._numba._vectors import (
 
 __all__ = [
     "ROWS",
+    "Row",
+    "copy",
     "difference",
     "divide",
     "extremes",
     "far_sums",
-    "keep",
     "largest_of",
+    "mapping",
     "near_sums",
+    "new_room",
     "quotient",
     "reduce_row",
-    "scale",
     "subtract",
 ]
 
@@ -74,35 +77,41 @@ BLOCK = 1 << 10  # entries, after which a row is given up if a score is far
 # One row ------------------------------------------------------------------------------------------
 
 
+class Row(NamedTuple):
+    """Scores, and a mask of them if there is one, in a row of memory; and room for their terms, if they are kept."""
+
+    x: Memory
+    where: Memory | None
+    i: int
+    terms: Memory | None
+
+
 def _summing(term: Callable[..., Any], *, is_near: bool) -> Any:
     """Return a loop over the terms of a row, which are written if there is where to."""
 
     @inlined()
-    def sums(
-        x: Memory, where: Memory | None, row: int, scale: Any, terms: Memory | None
-    ) -> tuple[Any, bool, float, Any]:
+    def sums(row: Row, scale: Any) -> tuple[Any, bool, float, Any]:
         """
         Return the maximum, whether a score is far, the sum of all terms but the largest, and that one.
 
         Where no score may be far and one is, not all of the row need have been read.
         """
-        n, lanes, shift, raised = x.length, lanes_of(x), filled(x, scale[0]), filled(x, scale[1])
+        x, where, i, terms = row
+        n, lanes, (shift, raised) = x.length, lanes_of(x), filled(x, scale)
         found, is_far = begun(x), False
         for begin in range(0, n, BLOCK):
             end = min(begin + BLOCK, n)
             for start in range(begin, end - lanes + 1, lanes):
-                scores = load(x, row, start, found.top)
-                mask = kept(where, row, start, found.top)
+                scores = load(x, i, start, found.top)
+                mask = kept(where, i, start, found.top)
                 found, y = _step(found, scores, mask, shift, raised)
-                if terms is not None:
-                    store(terms, row, start, y)
+                store(terms, i, start, y)
             if end % lanes:
                 start, places = end - end % lanes, first_places(end % lanes, found.top)
-                scores = load_first(x, row, start, places)
-                mask = kept_first(where, row, start, places)
+                scores = load_first(x, i, start, places)
+                mask = kept_first(where, i, start, places)
                 found, y = _step(found, scores, mask, shift, raised)
-                if terms is not None:
-                    store_first(terms, row, start, places, y)
+                store_first(terms, i, start, places, y)
             is_far = are_far(found)
             if is_near and is_far:
                 break
@@ -150,19 +159,17 @@ def _extended(highest: Any, lowest: Any, scores: Any, mask: Any) -> tuple[Any, A
 
 
 @inlined()
-def reduce_row(
-    x: Memory, where: Memory | None, row: int, terms: Memory | None, found: Memory, i: int
-) -> None:
+def reduce_row(row: Row, found: Memory, i: int) -> None:
     """Write what is found of a row."""
-    maximum, is_far, below, top = near_sums(x, where, row, (0.0, 0.0), terms)
+    maximum, is_far, below, top = near_sums(row, (0.0, 0.0))
     scale = maximum - maximum, maximum - maximum
     if is_far:
-        maximum, lowest = extremes(x, where, row)
+        maximum, lowest = extremes(row.x, row.where, row.i)
         scale = scale_of(maximum, lowest)
-        _, _, below, top = far_sums(x, where, row, scale, terms)
+        _, _, below, top = far_sums(row, scale)
     write(found, i, maximum, scale, below, top)
-    if terms is not None:
-        found[LARGEST, i] = largest_of(x, maximum, scale)
+    if row.terms is not None:
+        found[LARGEST, i] = largest_of(row.x, maximum, scale)
 
 
 @inlined()
@@ -174,20 +181,21 @@ def largest_of(like: Any, maximum: Any, scale: Any) -> Any:
 # Many rows ----------------------------------------------------------------------------------------
 
 
-def _mapping(of: Callable[..., Any]) -> Any:
-    """Return a loop that writes `of` the numbers of a row, whether they are kept, and two more."""
+def mapping(of: Callable[..., Any]) -> Any:
+    """Return a loop that writes `of` the numbers of a row, whether they are kept, and some more numbers."""
 
     @inlined()
-    def write_row(x: Memory, where: Memory | None, row: int, a: float, b: float, y: Memory) -> None:
-        n, lanes, first, second = x.length, lanes_of(x), filled(x, a), filled(x, b)
+    def write_row(x: Memory, where: Memory | None, row: int, numbers: Any, y: Memory) -> None:
+        n, lanes, like, vectors = x.length, lanes_of(x), filled(x, 0.0), filled(x, numbers)
         for start in range(0, n - lanes + 1, lanes):
-            mask = kept(where, row, start, first)
-            store(y, row, start, of(load(x, row, start, first), mask, first, second))
+            mask = kept(where, row, start, like)
+            store(y, row, start, of(load(x, row, start, like), mask, *vectors))
         if n % lanes:
-            start, places = n - n % lanes, first_places(n % lanes, first)
+            start, places = n - n % lanes, first_places(n % lanes, like)
             mask = kept_first(where, row, start, places)
-            found = of(load_first(x, row, start, places), mask, first, second)
-            store_first(y, row, start, places, found)
+            store_first(
+                y, row, start, places, of(load_first(x, row, start, places), mask, *vectors)
+            )
 
     return write_row
 
@@ -204,68 +212,70 @@ def difference(x: Any, mask: Any, largest: Any, maximum: Any) -> Any:
 
 
 @inlined()
-def _kept_number(a: Any, mask: Any, first: Any, second: Any) -> Any:
-    return select(mask, a, 0.0)
+def _same(a: Any, mask: Any) -> Any:
+    return a
 
 
-@inlined()
-def _multiple(a: Any, mask: Any, factor: Any, second: Any) -> Any:
-    return a * factor
-
-
-divide, subtract = _mapping(quotient), _mapping(difference)
-keep, scale = _mapping(_kept_number), _mapping(_multiple)
+divide, subtract, copy = mapping(quotient), mapping(difference), mapping(_same)
 
 
 def _over_rows(finished: Callable[..., None], *, has_terms: bool) -> Any:
-    """Return a loop over rows, each of which ends by `finished(x, where, row, found, i, y)`."""
+    """Return a loop over rows, each of which ends by `finished(row, found, i, y)`."""
 
     def loop(
         turns: Array | None, x: Array, where: Array | None, y: Array, excess: Array | None
     ) -> bool:
         scores, mask, results = memory_of(x), memory_of(where), memory_of(y)
-        terms = results if has_terms else None
         found, all_are_right = room_of_slices(np.float64(0.0)), True
-        together = max(1, min(TOGETHER, ENTRIES // scores.length))
+        together = max(1, min(TOGETHER, len(x), ENTRIES // scores.length))
+        room: Any = new_room(scores, together) if has_terms else None
+        terms = memory_of(room)
         first = rows_after(turns, 0)
         while first < len(x):
             stop = end_of(turns, first, len(x))
             for begin in range(first, stop, together):
                 count = min(together, stop - begin)
                 for i in range(count):
-                    reduce_row(scores, mask, begin + i, terms, found, i)
+                    reduce_row(Row(scores, mask, begin + i, row_of(terms, i)), found, i)
                 finish(found, count)
                 for i in range(count):
                     all_are_right = all_are_right and not np.isnan(found[EXCESS, i])
                     if excess is not None:
                         excess[begin + i, 0] = found[EXCESS, i]
-                    finished(scores, mask, begin + i, found, i, results)
+                    row = Row(scores, mask, begin + i, row_of(terms, i))
+                    finished(row, found, i, results)
             first = rows_after(turns, stop - first)
+        if has_terms:
+            room[0, 0] = 0.0  # up to here it must live, to which `terms` does not refer
         return all_are_right
 
     return compiled()(loop)
 
 
 @inlined()
-def _softmax(x: Memory, where: Memory | None, row: int, found: Memory, i: int, y: Memory) -> None:
-    divide(y, None, row, found[LARGEST, i], found[DIVISOR, i], y)
+def new_room(x: Memory, rows: int) -> Array:
+    """Return an array for as many rows of numbers of the kind of x."""
+    return np.full((rows, x.length), first_of(filled(x, 0.0)))
 
 
 @inlined()
-def _log_softmax(
-    x: Memory, where: Memory | None, row: int, found: Memory, i: int, y: Memory
-) -> None:
-    subtract(x, where, row, -found[LOG, i], found[MAXIMUM, i], y)
+def _softmax(row: Row, found: Memory, i: int, y: Memory) -> None:
+    divide(row.terms, None, row.i, (found[LARGEST, i], found[DIVISOR, i]), y)
 
 
 @inlined()
-def _logsumexp(x: Memory, where: Memory | None, row: int, found: Memory, i: int, y: Memory) -> None:
-    y[row, 0] = found[MAXIMUM, i] + found[LOG, i]
+def _log_softmax(row: Row, found: Memory, i: int, y: Memory) -> None:
+    subtract(row.x, row.where, row.i, (-found[LOG, i], found[MAXIMUM, i]), y)
 
 
 @inlined()
-def _excess(x: Memory, where: Memory | None, row: int, found: Memory, i: int, y: Memory) -> None:
-    y[row, 0] = found[EXCESS, i]
+def _logsumexp(row: Row, found: Memory, i: int, y: Memory) -> None:
+    y[row.i, 0] = found[MAXIMUM, i] + found[LOG, i]
+
+
+@inlined()
+def _excess(row: Row, found: Memory, i: int, y: Memory) -> None:
+    y[row.i, 0] = found[EXCESS, i]
 
 
 ROWS = {

@@ -3,7 +3,8 @@ Vectors: a few numbers side by side, which compiled code holds in registers.
 
 A loop over numbers LLVM makes into one over vectors with a check before it and numbers one by one at its
 end; on a short row these take longer than the rest. A loop over vectors is as it is written. A vector has
-the bytes of a line of cache. Memory is that of arrays of two axes, the last of them contiguous.
+the bytes of a line of cache. Memory is that of arrays of two axes, the last of them contiguous. What
+it holds as integers of 16 bits are numbers in bfloat16, the upper half of float32, as which they are read.
 """
 
 from __future__ import annotations
@@ -99,12 +100,13 @@ def _masks(vector: VectorType) -> VectorType:
 
 
 def filled(a: Any, number: Any) -> Any:
-    """Return a vector of one number, in the dtype of an array."""
+    """Return a vector of one number, in the dtype of an array; of several, as many."""
     raise NotImplementedError
 
 
 def _typed_filled(a: Any, number: Any) -> Any:
-    return VectorType(a.dtype, BYTES * 8 // a.dtype.bitwidth)
+    vector = VectorType(a.dtype, BYTES * 8 // a.dtype.bitwidth)
+    return types.UniTuple(vector, len(number)) if isinstance(number, types.BaseTuple) else vector
 
 
 @_lowered(filled, _typed_filled)
@@ -242,7 +244,7 @@ def only(mask: Any, a: Any) -> Any:
 def _only(context: Any, builder: Any, signature: Any, mask: Any, a: Any) -> Any:
     # To set all bits takes less time than to select a number.
     kind = _integers(a)
-    chosen = builder.select(mask, builder.bitcast(a, kind), ir.Constant(kind, [-1] * kind.count))
+    chosen = builder.select(mask, builder.bitcast(a, kind), _each(kind, -1))
     return builder.bitcast(chosen, a.type)
 
 
@@ -280,9 +282,10 @@ def _view(context: Any, builder: Any, signature: Any, a: Any, dtype: Any) -> Any
 class MemoryType(types.Type):
     """Where an array of two axes lies, the last of which is contiguous, and the length of that."""
 
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = dtype
-        super().__init__(name=f"Memory({dtype})")
+    def __init__(self, stored: Any) -> None:
+        self.stored, self.is_narrow = stored, stored == types.uint16
+        self.dtype = types.float32 if self.is_narrow else stored
+        super().__init__(name=f"Memory({stored})")
 
 
 @register_model(MemoryType)
@@ -323,12 +326,14 @@ def _typed_room(number: Any) -> Any:
 
 
 def row_of(a: Any, row: Any) -> Any:
-    """Return memory of which every row is that row of another."""
+    """Return memory of which every row is that row of another. None of None."""
     raise NotImplementedError
 
 
 @_lowered(row_of, lambda a, row: a)
 def _row_of(context: Any, builder: Any, signature: Any, a: Any, row: Any) -> Any:
+    if signature.return_type == types.none:
+        return a
     made = cgutils.create_struct_proxy(signature.return_type)(context, builder, a)
     made.data = builder.gep(made.data, [builder.mul(row, made.stride)])
     made.stride = ir.Constant(made.stride.type, 0)
@@ -345,7 +350,7 @@ def _part_of(context: Any, builder: Any, signature: Any, a: Any, start: Any, sto
     if signature.return_type == types.none:
         return context.get_dummy_value()
     made = cgutils.create_struct_proxy(signature.return_type)(context, builder, a)
-    kind = context.get_data_type(signature.return_type.dtype)
+    kind = context.get_data_type(signature.return_type.stored)
     size = ir.Constant(start.type, context.get_abi_sizeof(kind))
     is_one = builder.icmp_signed("==", made.length, ir.Constant(start.type, 1))
     first = builder.gep(made.data, [builder.mul(start, size)])
@@ -380,14 +385,41 @@ def load(a: Any, row: Any, start: Any, like: Any) -> Any:
 def _load(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     memory, *_, like = signature.args
     place, size = _place(context, builder, memory, like.lanes, *values[:3])
-    return builder.load(place, align=size)
+    return _widened(builder, memory, builder.load(place, align=size))
+
+
+def _widened(builder: Any, memory: MemoryType, loaded: Any) -> Any:
+    """Return the numbers that memory holds in this way."""
+    if not memory.is_narrow:
+        return loaded
+    numbers, bits = (ir.VectorType(kind, loaded.type.count) for kind in (ir.FloatType(), INDEX))
+    return builder.bitcast(builder.shl(builder.zext(loaded, bits), _each(bits, 16)), numbers)
+
+
+def _narrowed(builder: Any, memory: MemoryType, numbers: Any) -> Any:
+    """Return how memory holds numbers: in bfloat16 as the nearest, of two the even one; NaN as such."""
+    if not memory.is_narrow:
+        return numbers
+    kind = _integers(numbers)
+    half, last, digits, quiet = (_each(kind, i) for i in (0x7FFF, 1, 16, 0x40))
+    bits = builder.bitcast(numbers, kind)
+    upper = builder.lshr(bits, digits)
+    more = builder.add(half, builder.and_(upper, last))
+    rounded = builder.lshr(builder.add(bits, more), digits)
+    is_nan = builder.fcmp_unordered("uno", numbers, numbers)
+    found = builder.select(is_nan, builder.or_(upper, quiet), rounded)
+    return builder.trunc(found, ir.VectorType(ir.IntType(16), kind.count))
+
+
+def _each(kind: Any, number: int) -> Any:
+    return ir.Constant(kind, [number] * kind.count)
 
 
 def _place(
     context: Any, builder: Any, memory: MemoryType, lanes: int, a: Any, row: Any, start: Any
 ) -> tuple[Any, int]:
     """Return where so many entries are, and the bytes of one."""
-    kind = context.get_data_type(memory.dtype)
+    kind = context.get_data_type(memory.stored)
     made = cgutils.create_struct_proxy(memory)(context, builder, a)
     first = builder.gep(made.data, [builder.mul(row, made.stride)])
     entries = builder.gep(builder.bitcast(first, kind.as_pointer()), [start])
@@ -407,7 +439,7 @@ def _load_first(context: Any, builder: Any, signature: Any, *values: Any) -> Any
     kind = place.type.pointee
     arguments = place, ir.Constant(INDEX, size), values[3], ir.Constant(kind, None)
     # LLVM adds what the name lacks, the kind of the address, as versions of LLVM differ in that.
-    return _called(builder, "masked.load", kind, kind, arguments)
+    return _widened(builder, memory, _called(builder, "masked.load", kind, kind, arguments))
 
 
 def kept(where: Any, row: Any, start: Any, like: Any) -> Any:
@@ -453,15 +485,17 @@ def _prefetch(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
 
 
 def store(a: Any, row: Any, start: Any, numbers: Any) -> None:
-    """Write numbers to a row of an array from a start on."""
+    """Write numbers to a row of an array from a start on, if there is one."""
     raise NotImplementedError
 
 
 @_lowered(store, lambda a, row, start, numbers: types.none)
 def _store(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     memory, *_, vector = signature.args
+    if memory == types.none:
+        return context.get_dummy_value()
     place, size = _place(context, builder, memory, vector.lanes, *values[:3])
-    builder.store(values[3], place, align=size)
+    builder.store(_narrowed(builder, memory, values[3]), place, align=size)
     return context.get_dummy_value()
 
 
@@ -473,8 +507,11 @@ def store_first(a: Any, row: Any, start: Any, mask: Any, numbers: Any) -> None:
 @_lowered(store_first, lambda a, row, start, mask, numbers: types.none)
 def _store_first(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     memory, *_, vector = signature.args
+    if memory == types.none:
+        return context.get_dummy_value()
     place, size = _place(context, builder, memory, vector.lanes, *values[:3])
     *_, mask, numbers = values
+    numbers = _narrowed(builder, memory, numbers)
     arguments = numbers, place, ir.Constant(INDEX, size), mask
     _called(builder, "masked.store", place.type.pointee, ir.VoidType(), arguments)
     return context.get_dummy_value()
@@ -487,8 +524,9 @@ def _typed_entry(a: Any, place: Any) -> Any:
 @_lowered(operator.getitem, _typed_entry, MemoryType)
 def _entry(context: Any, builder: Any, signature: Any, a: Any, place: Any) -> Any:
     row, i = cgutils.unpack_tuple(builder, place)
-    entry, _ = _place(context, builder, signature.args[0], 1, a, row, i)
-    return _first(builder, builder.load(entry))
+    memory, _ = signature.args
+    entry, _ = _place(context, builder, memory, 1, a, row, i)
+    return _first(builder, _widened(builder, memory, builder.load(entry)))
 
 
 def _typed_set_entry(a: Any, place: Any, number: Any) -> Any:
@@ -501,7 +539,7 @@ def _set_entry(context: Any, builder: Any, signature: Any, a: Any, place: Any, n
     row, i = cgutils.unpack_tuple(builder, place)
     entry, _ = _place(context, builder, memory, 1, a, row, i)
     number = context.cast(builder, number, kind, memory.dtype)
-    builder.store(_repeated(builder, number, 1), entry)
+    builder.store(_narrowed(builder, memory, _repeated(builder, number, 1)), entry)
     return context.get_dummy_value()
 
 
