@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Call
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba._columns import COLUMNS
@@ -93,7 +94,7 @@ def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:
     if x.shape[1] <= PART:
         on_threads(ROWS[f], *x.shape, x, where, y, excess)
     else:
-        long_row(f, x, where, _wide(y, x), y, excess)
+        long_row(f, x, where, _wide(y, x) if f is _primals.softmax else y, y, excess)
     _put(y, out)
     return ~np.isnan(excess)
 
