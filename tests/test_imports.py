@@ -29,7 +29,7 @@ LEVELS = (
 )
 
 # Who may say `import` for a library; the command line is a user of the package and has its own file for JAX.
-NUMBA = ("__init__", "_columns", "_cotangents", "_numbers", "_parts", "_rows", "_slices")
+NUMBA = ("__init__", "_columns", "_cotangents", "_numbers", "_parts", "_rows", "_shared", "_slices")
 SEAM = {
     "numpy": {
         "_backends/_numpy.py",
@@ -54,7 +54,9 @@ SEAM = {
     },
     "torch": {"_backends/_torch.py", "_backends/_torch_shared.py"},
     "dask": {"_backends/_dask.py"},
-    "numba": {"_backends/_numba/_numbers.py", "_backends/_numba/_vectors.py"},
+    "numba": {
+        *(f"_backends/_numba/{name}.py" for name in ("_cache", "_numbers", "_vectors")),
+    },
     "cupy": set(),
     "array_api_strict": set(),
 }

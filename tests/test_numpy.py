@@ -1,5 +1,7 @@
 """What is NumPy's own: moderate and ordinary rows in place, and threads."""
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -349,6 +351,7 @@ def test_logsumexp_needs_little_memory_beside_its_input(shape, monkeypatch):
     monkeypatch.setenv("SOFTMAXES_NUM_THREADS", "2")
     x = np.random.default_rng(16).normal(size=shape).astype("float32")
     for scores in x, 100 * x:
+        sm.logsumexp(scores, axis=-1)  # in which code may be compiled
         tracemalloc.start()
         sm.logsumexp(scores, axis=-1)
         peak = tracemalloc.get_traced_memory()[1]
@@ -372,6 +375,35 @@ def test_a_bad_choice_of_loops_is_an_error(value, monkeypatch):
     monkeypatch.setenv("SOFTMAXES_NUMBA", value)
     with pytest.raises(ValueError, match=f"SOFTMAXES_NUMBA must be 0 or 1, got '{value}'"):
         loops.__wrapped__()
+
+
+@pytest.mark.skipif(loops() is None, reason="no loops are compiled")
+def test_a_second_process_finds_what_was_compiled(tmp_path):
+    lines = [
+        "import numpy as np",
+        "import softmaxes as sm",
+        "from softmaxes._backends._numba._rows import ROWS",
+        "sm.logsumexp(np.ones((4, 9)), axis=-1, where=np.ones(9, bool))",
+        "print(sum(loop.stats.cache_hits.total() for loop in ROWS.values()))",
+    ]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", "\n".join(lines)]
+    found = [
+        subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    ]
+    assert [int(hits) for hits in found] == [0, 1]
+
+
+@pytest.mark.skipif(loops() is None, reason="no loops are compiled")
+def test_every_loop_is_kept_under_a_name_of_its_own():
+    from softmaxes._backends._numba import _cache, _columns, _cotangents, _parts, _rows
+
+    tables = _rows.ROWS, _columns.COLUMNS, _cotangents.COTANGENTS, _cotangents.PULLS
+    made = [loop for table in (*tables, _parts.VALUES, _parts.PULLED) for loop in table.values()]
+    names = [_cache._described(loop) for loop in made]
+    assert len(set(names)) == len(made)
+    assert not any(" at 0x" in name for name in names)  # an address, of this process alone
 
 
 @pytest.mark.skipif(loops() is not None, reason="Numba is there")

@@ -14,6 +14,7 @@ from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
 from softmaxes._backends._moderate import BOUNDS
+from softmaxes._backends._numba._cache import kept_on_disk
 from softmaxes._backends._numba._vectors import BYTES, filled, fused, select, view
 
 __all__ = [
@@ -30,9 +31,13 @@ __all__ = [
 
 # Nothing is reordered, and no product is fused with a sum but where it says so.
 OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
-compiled = partial(njit, cache=True, **OPTIONS)
 # Else every slice of an array that a function is handed would be counted as one more reference.
 inlined = partial(njit, forceinline=True, **OPTIONS)
+
+
+def compiled() -> Callable[[Callable[..., Any]], Any]:
+    """Return what compiles a function that Python calls."""
+    return partial(kept_on_disk, **OPTIONS)
 
 
 class _Format(NamedTuple):
