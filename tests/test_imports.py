@@ -29,7 +29,17 @@ LEVELS = (
 )
 
 # Who may say `import` for a library; the command line is a user of the package and has its own file for JAX.
-NUMBA = ("__init__", "_columns", "_cotangents", "_numbers", "_parts", "_rows", "_shared", "_slices")
+NUMBA = (
+    "__init__",
+    "_columns",
+    "_columns_pulled",
+    "_cotangents",
+    "_numbers",
+    "_parts",
+    "_rows",
+    "_shared",
+    "_slices",
+)
 SEAM = {
     "numpy": {
         "_backends/_numpy.py",

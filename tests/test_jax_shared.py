@@ -159,8 +159,41 @@ def test_between_arguments_and_results_nothing_is_kept(jax, function):
         assert compiled.memory_analysis().temp_size_in_bytes < 0.01 * x.nbytes
 
 
-def test_what_is_no_row_of_memory_is_left_to_xla(jax):
-    x = jax.numpy.asarray(np.random.default_rng(0).normal(size=(MANY // 64, 64)), "float32")
-    for options in ({"axis": 0}, {"axis": -1, "temperature": 2.0}):
-        text = jax.jit(lambda x, o=options: sm.softmax(x, **o)).lower(x).compile().as_text()
+@pytest.mark.parametrize("is_masked", [False, True])
+@every_function
+def test_columns_have_the_bits_of_rows(jax, function, is_masked):
+    rng = np.random.default_rng(4)
+    for shape in ((70, MANY // 64), (2, MANY // 64, 33)):
+        x, u = rng.normal(scale=4, size=(2, *shape)).astype("float32")
+        where = rng.random(shape) < 0.5 if is_masked else np.full(shape, True)
+        x[..., 3, 1], x[..., 4, 2], x[..., 5, 3], x[..., 6] = np.nan, np.inf, 300, -np.inf
+        where[..., 7] = not is_masked
+        u = u[..., :1, :] if function is sm.logsumexp else u
+        found = of_value_and_gradient(jax, function, -2, x, where, u)
+        turned = (np.moveaxis(a, -1, -2).copy() for a in (x, where, u))
+        expected = of_value_and_gradient(jax, function, -1, *turned)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, np.moveaxis(b, -1, -2))
+
+
+def of_value_and_gradient(jax, function, axis, x, where, u):
+    def f(x):
+        y = function(x, axis=axis, where=where)
+        return jax.numpy.expand_dims(y, axis) if y.ndim < x.ndim else y
+
+    def both(x, u):
+        y, pullback = jax.vjp(f, x)
+        return y, pullback(u)[0]
+
+    x, where, u = (jax.numpy.asarray(a) for a in (x, where, u))
+    where = None if where.all() else where
+    assert "softmaxes_" in jax.jit(both).lower(x, u).compile().as_text()
+    return jax.jit(both)(x, u)
+
+
+def test_what_has_no_loop_is_left_to_xla(jax):
+    x = jax.numpy.asarray(np.random.default_rng(0).normal(size=(MANY // 8, 8)), "float32")
+    half = x.reshape(-1, 64).astype("bfloat16")
+    for of, options in ((x, {"axis": 0}), (half, {"axis": 0}), (x, {"temperature": 2.0})):
+        text = jax.jit(lambda x, o=options: sm.softmax(x, **o)).lower(of).compile().as_text()
         assert "softmaxes_" not in text

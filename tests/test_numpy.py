@@ -13,6 +13,8 @@ from cases import CASES, every_function
 from regimes import REGIMES, regime, seeded
 
 import softmaxes as sm
+from softmaxes import _rules
+from softmaxes._arrays import Arrays
 from softmaxes._backends import _columns, _moderate, _numpy, _ordinary, _sums, _threads
 from softmaxes._backends._compiled import loops
 
@@ -244,6 +246,55 @@ def test_columns_have_the_same_bits_as_rows(function, kind, dtype):
         np.testing.assert_array_equal(function(turned, axis=-1), expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", COLUMNS)
+@every_function
+def test_masked_columns_have_the_same_bits_as_rows(function, kind, dtype):
+    rng = np.random.default_rng(10)
+    for n, width in ((2, 16), (9, 17), (129, 40), (1001, 70), (8193, 16)):
+        x = COLUMNS[kind](rng.normal(size=(2, n, width))).astype(dtype)
+        mask = rng.random(x.shape) < 0.6
+        mask[0, :, 1], mask[1, :, 2], mask[1, 1:, 3] = False, True, False
+        for where in (mask, mask[1], mask[:, :, :1]):
+            turned = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+            expected = function(turned, axis=-1, where=np.moveaxis(where, -2, -1))
+            found = function(x, axis=1, where=where)
+            found = found if function is sm.logsumexp else np.moveaxis(found, 1, -1)
+            np.testing.assert_array_equal(found, expected)
+            y = function(x[0].T, axis=-1, where=where.reshape(-1, n, where.shape[-1])[0].T)
+            np.testing.assert_array_equal(y, expected[0])
+
+
+@pytest.mark.skipif(loops() is None, reason="no loops are compiled")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", COLUMNS)
+@every_function
+def test_cotangents_of_columns_have_the_same_bits_as_those_of_rows(function, kind, dtype):
+    pull = getattr(_rules, function.__name__).pull
+    rng = np.random.default_rng(19)
+    for n, width in ((1, 1), (2, 2), (7, 3), (8, 16), (33, 17), (300, 70), (20_000, 3)):
+        x = COLUMNS[kind](rng.normal(size=(2, n, width))).astype(dtype)
+        x[:, n // 2, 0] += 40  # which is nearly all of its sum
+        u = rng.normal(size=x.shape).astype(dtype)
+        u[0, -1, -1] = np.inf
+        u = u[:, :1] if function is sm.logsumexp else u
+        mask = rng.random(x.shape) < 0.6
+        mask[:, :, 0], mask[:, :, -1] = True, False
+        for where in (None, mask):
+            g, turned = np.empty_like(x), np.empty((2 * width, n), dtype)
+            are_right = loops().columns_pulled(pull, x, where, u, g)
+            arrays = (a if a is None else _turned(a) for a in (x, where, u))
+            x_rows, where_rows, u_rows = arrays
+            rows_are_right = loops().pulled(pull, Arrays(x_rows, where_rows), u_rows, turned)
+            np.testing.assert_array_equal(are_right.reshape(-1), rows_are_right)
+            np.testing.assert_array_equal(_turned(g)[rows_are_right], turned[rows_are_right])
+
+
+def _turned(a):
+    """Return the columns of matrices as rows."""
+    return np.ascontiguousarray(np.moveaxis(a, 1, -1)).reshape(-1, a.shape[1])
+
+
 @every_function
 def test_long_columns_have_the_same_bits_as_rows_for_every_number_of_threads(function, monkeypatch):
     x = np.random.default_rng(11).normal(size=(_sums.TILE + 5, 16)).astype("float32")
@@ -397,10 +448,25 @@ def test_a_second_process_finds_what_was_compiled(tmp_path):
 
 @pytest.mark.skipif(loops() is None, reason="no loops are compiled")
 def test_every_loop_is_kept_under_a_name_of_its_own():
-    from softmaxes._backends._numba import _cache, _columns, _cotangents, _parts, _rows
+    from softmaxes._backends._numba import (
+        _cache,
+        _columns,
+        _columns_pulled,
+        _cotangents,
+        _parts,
+        _rows,
+    )
 
-    tables = _rows.ROWS, _columns.COLUMNS, _cotangents.COTANGENTS, _cotangents.PULLS
-    made = [loop for table in (*tables, _parts.VALUES, _parts.PULLED) for loop in table.values()]
+    tables = (
+        _rows.ROWS,
+        _columns.COLUMNS,
+        _columns_pulled.PULLS_OF_COLUMNS,
+        _cotangents.COTANGENTS,
+        _cotangents.PULLS,
+        _parts.VALUES,
+        _parts.PULLED,
+    )
+    made = [loop for table in tables for loop in table.values()]
     names = [_cache._described(loop) for loop in made]
     assert len(set(names)) == len(made)
     assert not any(" at 0x" in name for name in names)  # an address, of this process alone

@@ -19,27 +19,35 @@ from softmaxes._backends import _moderate, _ordinary
 from softmaxes._backends._sums import FORMULAS, TILE, Sums
 from softmaxes._backends._threads import each
 
-__all__ = ["LONGEST", "columns", "width"]
+__all__ = ["LONGEST", "columns"]
 
 # Before 2.3, NumPy added a row in pieces of 8192 entries, and these one after the other.
 LONGEST = math.inf if np.lib.NumpyVersion(np.__version__) >= "2.3.0" else 8192
 BLOCK = 128  # entries of a row that NumPy adds in EIGHT running sums; of more it adds two halves
 EIGHT = 8
+AT_ONCE = 4096  # columns, so that blocks stay in cache
 
 Terms: TypeAlias = Callable[[Array, Array | None], Array]
 
 
-def columns(f: Callable[..., Array], x: Array, out: Array, part: slice) -> Array:
-    """Write the results of some columns to out, and return for which they are right."""
-    x, out = x[:, part], out[:, part]
+def columns(f: Callable[..., Array], x: Array, where: None, out: Array) -> Array:
+    """Write the results of the columns of matrices to out, and return for which they are right."""
+    matrices, _, width = x.shape
+    step = width if width < 2 * AT_ONCE else AT_ONCE
+    are_right = np.empty((matrices, width), bool)
+
+    def work(part: tuple[int, slice]) -> None:
+        matrix, some = part
+        are_right[part] = _columns(f, x[matrix][:, some], out[matrix][:, some])
+
+    each(work, [(i, slice(j, j + step)) for i in range(matrices) for j in range(0, width, step)])
+    return are_right
+
+
+def _columns(f: Callable[..., Array], x: Array, out: Array) -> Array:
     found = _sums(x, None if FORMULAS[f].reduces else out)
     _result(f, found, out)
     return found.are_right
-
-
-def width(n: int) -> int:
-    """Return how many columns of so many entries to work at once, so that blocks stay in cache."""
-    return 4096
 
 
 def _sums(x: Array, out: Array | None) -> Sums:

@@ -169,41 +169,53 @@ def _of_columns(
     f: Callable[..., Array], call: Call, arrays: Arrays, *state: State, out: Array | None
 ) -> Array | None:
     """Return the result where slices lie across wide rows of memory; None where they do not."""
-    x, axis, by = arrays.x, call.axis, loops() or _columns
-    if x.dtype != call.dtype or call.dtype != call.working or arrays.where is not None or state:
+    x, where, *_ = arrays
+    if x.dtype != call.dtype or call.dtype != call.working or state:
         return None
     if not x.flags.c_contiguous:
-        if not x.flags.f_contiguous or len(axis) > 1:
+        if not x.flags.f_contiguous or len(call.axis) > 1:
             return None
-        y = _of_columns(f, call._replace(axis=(-1 - axis[0] - x.ndim,)), Arrays(x.T), out=None)
+        turned = Arrays(x.T, where if where is None else np.broadcast_to(where, x.shape).T)
+        y = _of_columns(f, call._replace(axis=(-1 - call.axis[0] - x.ndim,)), turned, out=None)
         return y if y is None else y.T
-    first, stop = x.ndim + axis[0], x.ndim + axis[-1] + 1
-    n, columns = math.prod(x.shape[first:stop]), math.prod(x.shape[stop:])
+    by = loops() or _columns
+    if (size := _as_columns(x.shape, call.axis)) is None or (where is not None and by is _columns):
+        return None
+    reduced = [1 if a - x.ndim in call.axis else n for a, n in enumerate(x.shape)]
+    shape = reduced if FORMULAS[f].reduces else x.shape
+    out = np.empty(shape, call.dtype) if out is None else out
+    y = out.reshape(size[0], -1, size[2])
+    x, where = mapped(lambda a: np.broadcast_to(a, x.shape).reshape(size), (x, where))
+    with np.errstate(all="ignore"):
+        are_right = by.columns(f, x, where, y)
+        _write_columns_left(partial(_plain, f, call), (Arrays(x, where),), y, are_right)
+    return out
+
+
+def _as_columns(shape: tuple[int, ...], axis: Axes) -> tuple[int, int, int] | None:
+    """Return the shape of matrices whose columns are the slices; None where their rows are not wide."""
+    first, stop = len(shape) + axis[0], len(shape) + axis[-1] + 1
+    n, columns = math.prod(shape[first:stop]), math.prod(shape[stop:])
     if axis != tuple(range(axis[0], axis[-1] + 1)) or n == 1 or columns < WIDE:
         return None
-    if n > by.LONGEST or n * columns < min(x.size, MATRIX):
+    if n > (loops() or _columns).LONGEST or n * columns < min(math.prod(shape), MATRIX):
         return None
-    shape = x.shape[:first] + (1,) * len(axis) + x.shape[stop:] if FORMULAS[f].reduces else x.shape
-    x = x.reshape(-1, n, columns)
-    size = len(x), 1 if FORMULAS[f].reduces else n, columns
-    out = np.empty(size, call.dtype) if out is None else out.reshape(size)
-    width = columns if columns < 2 * by.width(n) else by.width(n)
-    parts = [(i, slice(j, j + width)) for i in range(len(x)) for j in range(0, columns, width)]
-    with np.errstate(all="ignore"):
-        each(partial(_fill_columns, f, call, x, out), parts)
-    return out.reshape(shape)
+    return math.prod(shape[:first]), n, columns
 
 
-def _fill_columns(
-    f: Callable[..., Array], call: Call, x: Array, out: Array, part: tuple[int, slice]
+def _write_columns_left(
+    fill: Callable[[Any, Array, slice], None], matrices: Any, out: Array, are_right: Array
 ) -> None:
-    i, columns = part
-    are_right = (loops() or _columns).columns(f, x[i], out[i], columns)
-    x, y = x[i][:, columns], out[i][:, columns]
-    for left in _left(are_right, len(x)):
-        rows = np.empty((len(left), len(y)), call.dtype)
-        _plain(f, call, (Arrays(x[:, left].T),), rows, slice(None))
-        y[:, left] = rows.T
+    """Write the results of the columns for which they are not right, by `fill` of them as rows."""
+
+    def work(part: tuple[int, Array]) -> None:
+        matrix, left = part
+        rows = np.empty((len(left), out.shape[1]), out.dtype)
+        fill(mapped(lambda a: a[matrix][:, left].T, matrices), rows, slice(None))
+        out[matrix][:, left] = rows.T
+
+    n = matrices[0].x.shape[1]
+    each(work, [(i, left) for i in range(len(out)) for left in _left(are_right[i], n)])
 
 
 def _in_place(
@@ -317,13 +329,32 @@ def has_pull(f: Callable[..., Array], axis: Axes, arrays: Arrays) -> bool:
     if loops() is None or f not in loops().PULLS or any(a is not None for a in options):
         return False
     across = [a in axis for a in range(-x.ndim, 0) if x.shape[a] > 1]
-    return 0 not in x.shape and across == sorted(across)
+    is_rows = 0 not in x.shape and across == sorted(across)
+    return is_rows or _has_columns(x, axis)
+
+
+def _has_columns(x: Array, axis: Axes) -> bool:
+    """Tell whether slices are columns that are computed in the dtype of the scores."""
+    return np.dtype(x.dtype) in BOUNDS and _as_columns(x.shape, axis) is not None
 
 
 def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array) -> None:
-    """Write the cotangents of scores in rows of memory by the `pull` of a rule."""
-    matrices, _ = _matrices(call, (arrays, u))
-    x = matrices[0].x
-    work = partial(_by_loops, loops().pulled, f, call, matrices, out.reshape(x.shape))
+    """Write the cotangents of scores in rows or columns of memory by the `pull` of a rule."""
     with quiet(np):
+        if _has_columns(arrays.x, call.axis):
+            _pull_columns(f, call, arrays, u, out)
+            return
+        matrices, _ = _matrices(call, (arrays, u))
+        x = matrices[0].x
+        work = partial(_by_loops, loops().pulled, f, call, matrices, out.reshape(x.shape))
         each(work, _parts(x, call))
+
+
+def _pull_columns(
+    f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array
+) -> None:
+    size = _as_columns(arrays.x.shape, call.axis)
+    given = mapped(lambda a: np.broadcast_to(a, out.shape).reshape(size), arrays)
+    u, g = u.reshape(len(given.x), -1, given.x.shape[-1]), out.reshape(size)
+    are_right = loops().columns_pulled(f, given.x, given.where, u, g)
+    _write_columns_left(partial(_fill, f, call), (given, u), g, are_right)

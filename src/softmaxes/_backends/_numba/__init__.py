@@ -31,6 +31,7 @@ from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Call
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba._columns import COLUMNS
+from softmaxes._backends._numba._columns_pulled import PULLS_OF_COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
 from softmaxes._backends._numba._parts import PART, long_row, long_row_pulled
 from softmaxes._backends._numba._rows import ROWS
@@ -43,12 +44,12 @@ __all__ = [
     "PULLS",
     "TILE",
     "columns",
+    "columns_pulled",
     "cotangents",
     "pulled",
     "reads",
     "rows",
     "shortcut",
-    "width",
 ]
 
 TILE = 1 << 17  # entries of rows or columns between which a thread may change, if not more
@@ -130,12 +131,25 @@ def _put(y: Array, out: Array) -> None:
         out[...] = y
 
 
-def columns(f: Callable[..., Array], x: Array, out: Array, part: slice) -> Array:
-    """Write the results of some columns to out, and return for which they are right."""
-    start, stop, _ = part.indices(x.shape[1])
-    excess = np.empty(stop - start)
-    COLUMNS[f](x, (start, stop), out, excess)
-    return ~np.isnan(excess)
+def columns(f: Callable[..., Array], x: Array, where: Array | None, out: Array) -> Array:
+    """Write the results of the columns of matrices to out, and return for which they are right."""
+    return ~np.isnan(_on_columns(COLUMNS[f], x, where, None, out))
+
+
+def columns_pulled(f: Any, x: Array, where: Array | None, u: Array, g: Array) -> Array:
+    """Write the cotangents of the columns of matrices by the `pull` of a rule; return for which they are right."""
+    return np.isfinite(_on_columns(PULLS_OF_COLUMNS[f], x, where, u, g))
+
+
+def _on_columns(loop: Any, x: Array, where: Array | None, u: Array | None, out: Array) -> Array:
+    """Call a loop over the columns of matrices, and return what it says of each."""
+    where = where if where is None else np.ascontiguousarray(where)
+    flat = (a if a is None else a.reshape(-1, a.shape[-1]) for a in (x, where, u, out))
+    n, height_of_u, height_of_out = x.shape[1], 0 if u is None else u.shape[1], out.shape[1]
+    right = np.zeros((len(x), x.shape[2]))
+    few = len(x) * -(-x.shape[2] // TOGETHER)
+    on_threads(loop, few, n * TOGETHER, (n, height_of_u, height_of_out), *flat, right)
+    return right
 
 
 def cotangents(f: Any, p: Array, u: Array) -> tuple[Array, Array]:
@@ -155,8 +169,3 @@ def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array:
         long_row_pulled(f, x, where, u, _wide(g, x), g, sums)
     _put(g, out)
     return np.isfinite(sums)
-
-
-def width(n: int) -> int:
-    """Return how many columns of so many entries a thread works before it may change."""
-    return max(1, TILE // n // TOGETHER) * TOGETHER

@@ -42,7 +42,7 @@ from softmaxes._backends._numba._vectors import (
     store_first,
 )
 
-__all__ = ["COTANGENTS", "PASSES", "PULLS", "above", "sum_of", "weigh"]
+__all__ = ["COTANGENTS", "FORMULAS", "PASSES", "PULLS", "above", "second", "sum_of", "weigh"]
 
 
 def _row_by(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> Any:
@@ -221,7 +221,7 @@ def _product(p: Any, u: Any, u_dominant: Any) -> Any:
 
 
 @inlined()
-def _second(p: Any, u: Any, number: Any) -> Any:
+def second(p: Any, u: Any, number: Any) -> Any:
     return u
 
 
@@ -240,18 +240,21 @@ def _of_logsumexp(term: Any, mask: Any, largest: Any, divisor: Any, u: Any) -> A
     return quotient(term, None, largest, divisor) * u
 
 
-_sum_alone, weigh = _summing(_given, _second), mapping(_of_logsumexp)
+_sum_alone, weigh = _summing(_given, second), mapping(_of_logsumexp)
 
+# The summand of the sum that a cotangent has of a slice, and the cotangent with it.
+FORMULAS = {
+    _rules.softmax: (_product, _of_softmax),
+    _rules.log_softmax: (second, _of_log_softmax),
+}
 COTANGENTS = {
-    _rules.softmax.vjp: _over_pairs(_row_by(_summing(_given, _product), _mapping(_of_softmax))),
-    _rules.log_softmax.vjp: _over_pairs(
-        _row_by(_summing(_given, _second), _mapping(_of_log_softmax))
-    ),
+    rule.vjp: _over_pairs(_row_by(_summing(_given, summand), _mapping(of)))
+    for rule, (summand, of) in FORMULAS.items()
 }
 # Of a row of scores: what writes the probabilities and sums, and what writes the cotangents.
 PASSES = {
-    _rules.softmax.pull: (_summing(quotient, _product), _mapping(_of_softmax)),
-    _rules.log_softmax.pull: (_summing(quotient, _second), _mapping(_of_log_softmax)),
+    rule.pull: (_summing(quotient, summand), _mapping(of))
+    for rule, (summand, of) in FORMULAS.items()
 }
 PULLS = {f: _over_scores(_row_by(*passes)) for f, passes in PASSES.items()} | {
     _rules.logsumexp.pull: _over_scores(_row_of_logsumexp)

@@ -59,6 +59,7 @@ __all__ = [
     "copy",
     "difference",
     "divide",
+    "extended",
     "extremes",
     "far_sums",
     "largest_of",
@@ -67,11 +68,27 @@ __all__ = [
     "new_room",
     "quotient",
     "reduce_row",
+    "stepping",
     "subtract",
 ]
 
 ENTRIES = 1 << 13  # of rows that are finished at once, which stay in the nearest cache
 BLOCK = 1 << 10  # entries, after which a row is given up if a score is far
+
+
+def stepping(term: Callable[..., Any]) -> Any:
+    """Return what adds the terms of scores, 0 where a mask is False, to sums, and returns them too."""
+
+    @inlined()
+    def step(found: Sums, scores: Any, mask: Any, shift: Any, raised: Any) -> Any:
+        if mask is None:
+            y = term(scores, shift, raised)
+        else:
+            scores = only(mask, scores)  # which counts in no extreme where it is NaN
+            y = select(mask, term(scores, shift, raised), 0.0)
+        return added(found, scores, y), y
+
+    return step
 
 
 # One row ------------------------------------------------------------------------------------------
@@ -88,6 +105,7 @@ class Row(NamedTuple):
 
 def _summing(term: Callable[..., Any], *, is_near: bool) -> Any:
     """Return a loop over the terms of a row, which are written if there is where to."""
+    step = stepping(term)
 
     @inlined()
     def sums(row: Row, scale: Any) -> tuple[Any, bool, float, Any]:
@@ -104,13 +122,13 @@ def _summing(term: Callable[..., Any], *, is_near: bool) -> Any:
             for start in range(begin, end - lanes + 1, lanes):
                 scores = load(x, i, start, found.top)
                 mask = kept(where, i, start, found.top)
-                found, y = _step(found, scores, mask, shift, raised)
+                found, y = step(found, scores, mask, shift, raised)
                 store(terms, i, start, y)
             if end % lanes:
                 start, places = end - end % lanes, first_places(end % lanes, found.top)
                 scores = load_first(x, i, start, places)
                 mask = kept_first(where, i, start, places)
-                found, y = _step(found, scores, mask, shift, raised)
+                found, y = step(found, scores, mask, shift, raised)
                 store_first(terms, i, start, places, y)
             is_far = are_far(found)
             if is_near and is_far:
@@ -118,15 +136,6 @@ def _summing(term: Callable[..., Any], *, is_near: bool) -> Any:
         rest, top = without_highest(found.top, found.error)
         below = np.float64(folded(found.below)) + np.float64(rest)
         return highest_of(found.highest), is_far, below, top
-
-    @inlined()
-    def _step(found: Sums, scores: Any, mask: Any, shift: Any, raised: Any) -> Any:
-        if mask is None:
-            y = term(scores, shift, raised)
-        else:
-            scores = only(mask, scores)  # which counts in no extreme where it is NaN
-            y = select(mask, term(scores, shift, raised), 0.0)
-        return added(found, scores, y), y
 
     return sums
 
@@ -142,17 +151,17 @@ def extremes(x: Memory, where: Memory | None, row: int) -> tuple[Any, Any]:
     for start in range(0, n - lanes + 1, lanes):
         scores = load(x, row, start, highest)
         mask = kept(where, row, start, highest)
-        highest, lowest = _extended(highest, lowest, scores, mask)
+        highest, lowest = extended(highest, lowest, scores, mask)
     if n % lanes:
         start, places = n - n % lanes, first_places(n % lanes, highest)
         scores = load_first(x, row, start, places)
         mask = kept_first(where, row, start, places)
-        highest, lowest = _extended(highest, lowest, scores, mask)
+        highest, lowest = extended(highest, lowest, scores, mask)
     return highest_of(highest), -highest_of(lowest * -1.0)
 
 
 @inlined()
-def _extended(highest: Any, lowest: Any, scores: Any, mask: Any) -> tuple[Any, Any]:
+def extended(highest: Any, lowest: Any, scores: Any, mask: Any) -> tuple[Any, Any]:
     scores = scores if mask is None else only(mask, scores)
     lowest = min(select(scores > -np.inf, scores, np.inf), lowest)
     return max(scores, highest), lowest

@@ -30,6 +30,7 @@ __all__ = [
     "Memory",
     "add_to",
     "any_of",
+    "block_of",
     "filled",
     "first_of",
     "first_places",
@@ -38,6 +39,7 @@ __all__ = [
     "highest_of",
     "kept",
     "kept_first",
+    "kept_some",
     "load",
     "load_first",
     "memory_of",
@@ -359,6 +361,22 @@ def _part_of(context: Any, builder: Any, signature: Any, a: Any, start: Any, sto
     return made._getvalue()
 
 
+def block_of(a: Any, row: Any, start: Any, length: Any) -> Any:
+    """Return memory that begins at an entry of another, with rows of that length; None of None."""
+    raise NotImplementedError
+
+
+@_lowered(block_of, lambda a, row, start, length: a)
+def _block_of(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    memory = signature.return_type
+    if memory == types.none:
+        return context.get_dummy_value()
+    made = cgutils.create_struct_proxy(memory)(context, builder, values[0])
+    place, _ = _place(context, builder, memory, 1, *values[:3])
+    made.data, made.length = builder.bitcast(place, cgutils.voidptr_t), values[3]
+    return made._getvalue()
+
+
 def room_of(rows: int, entries: int) -> Any:
     """Return a function for compiled code: room on its stack for rows of numbers of the kind of one."""
 
@@ -436,10 +454,14 @@ def load_first(a: Any, row: Any, start: Any, places: Any) -> Any:
 def _load_first(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     memory, *_, places = signature.args
     place, size = _place(context, builder, memory, places.lanes, *values[:3])
+    return _widened(builder, memory, _loaded_first(builder, place, size, values[3]))
+
+
+def _loaded_first(builder: Any, place: Any, size: int, mask: Any) -> Any:
     kind = place.type.pointee
-    arguments = place, ir.Constant(INDEX, size), values[3], ir.Constant(kind, None)
+    arguments = place, ir.Constant(INDEX, size), mask, ir.Constant(kind, None)
     # LLVM adds what the name lacks, the kind of the address, as versions of LLVM differ in that.
-    return _widened(builder, memory, _called(builder, "masked.load", kind, kind, arguments))
+    return _called(builder, "masked.load", kind, kind, arguments)
 
 
 def kept(where: Any, row: Any, start: Any, like: Any) -> Any:
@@ -464,6 +486,25 @@ def _kept_first(context: Any, builder: Any, signature: Any, *values: Any) -> Any
     if signature.args[0] == types.none:
         return values[3]
     return _nonzero(builder, _load_first(context, builder, signature, *values))
+
+
+def kept_some(where: Any, row: Any, start: Any, places: Any, like: Any) -> Any:
+    """Return what `kept_first` does, or `kept` if there are no places; None where there are no masks."""
+    raise NotImplementedError
+
+
+@_lowered(
+    kept_some,
+    lambda where, row, start, places, like: where if where == types.none else _masks(like),
+)
+def _kept_some(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
+    memory, *_, places, like = signature.args
+    if memory == types.none:
+        return context.get_dummy_value()
+    place, size = _place(context, builder, memory, like.lanes, *values[:3])
+    if places == types.none:
+        return _nonzero(builder, builder.load(place, align=size))
+    return _nonzero(builder, _loaded_first(builder, place, size, values[3]))
 
 
 def _nonzero(builder: Any, loaded: Any) -> Any:
