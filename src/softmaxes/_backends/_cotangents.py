@@ -17,7 +17,7 @@ from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._sums import others, top
 
-__all__ = ["FORMULAS", "of_rows"]
+__all__ = ["FORMULAS", "are_pairs", "of_rows"]
 
 
 class Formula(NamedTuple):
@@ -27,19 +27,22 @@ class Formula(NamedTuple):
     takes_a_mask: bool  # for p is 0 where it masks, and so is the cotangent
 
 
+def are_pairs(f: Any, p: Array, arrays: Arrays, u: Array) -> bool:
+    """Tell whether there are probabilities and cotangents to go by, and nothing else."""
+    options = arrays[2:] if FORMULAS[f].takes_a_mask else arrays[1:]
+    return p.size > 0 and u.shape == p.shape and all(a is None for a in options)
+
+
 def of_rows(f: Any, p: Array, arrays: Arrays, u: Array) -> tuple[Array, Array] | None:
     """Return the cotangents and for which rows they are right; None if for none."""
-    of, takes_a_mask = FORMULAS[f]
-    options = arrays[2:] if takes_a_mask else arrays[1:]
-    if p.size == 0 or u.shape != p.shape or any(a is not None for a in options):
+    if not are_pairs(f, p, arrays, u):
         return None
     if loops() is not None and p.dtype in BOUNDS:
-        by_loops: tuple[Array, Array] = loops().cotangents(f, p, u)
-        return by_loops
+        return (g := np.empty_like(p)), loops().cotangents(f, p, arrays, u, g)
     place = top(p)
     largest = p.reshape(-1)[place]
     is_dominant = largest > 0.5
-    g = of(p, u, np.where(is_dominant, u.reshape(-1)[place], 0.0)[:, None])
+    g = FORMULAS[f].of(p, u, np.where(is_dominant, u.reshape(-1)[place], 0.0)[:, None])
     rest = others(g, place)[:, 0]
     flat = g.reshape(-1)
     flat[place] = np.where(is_dominant, -rest, flat[place])  # the sum of all is 0

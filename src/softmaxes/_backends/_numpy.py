@@ -44,6 +44,8 @@ def by_rows(
         if (y := _of_columns(f, call, *arguments, out=out)) is not None:
             return y
         return _in_place(f, call, *arguments, out=out)
+    if f in _cotangents.FORMULAS and (y := _of_pairs(f, call, *arguments)) is not None:
+        return y
     matrices, shape = _matrices(call, arguments)
     k = len(call.axis)
     rows, n = math.prod(shape[:-k]), math.prod(shape[-k:])
@@ -323,14 +325,31 @@ def _read(a: Array, call: Call, rows: slice) -> Array:
     return np.ascontiguousarray(part if is_read else call.in_working_precision(part))
 
 
+def _of_pairs(
+    f: Callable[..., Array], call: Call, p: Array, arrays: Arrays, u: Array
+) -> Array | None:
+    """Return the cotangents from probabilities in rows of memory; None where they are not."""
+    is_known = loops() is not None and np.dtype(call.working) in BOUNDS
+    if not is_known or not p.dtype == u.dtype == call.dtype == call.working:
+        return None
+    if not _are_rows(p, call.axis) or not _cotangents.are_pairs(f, p, arrays, u):
+        return None
+    out = np.empty(p.shape, call.dtype)
+    _write(loops().cotangents, f, call, out, p, Arrays(None), u)
+    return out
+
+
 def has_pull(f: Callable[..., Array], axis: Axes, arrays: Arrays) -> bool:
-    """Tell whether there is a loop for a `pull` of these scores: without options, in rows of memory."""
+    """Tell whether there is a loop for a `pull` of these scores: without options, in rows or columns of memory."""
     x, _, *options = arrays
     if loops() is None or f not in loops().PULLS or any(a is not None for a in options):
         return False
+    return _are_rows(x, axis) or _has_columns(x, axis)
+
+
+def _are_rows(x: Array, axis: Axes) -> bool:
     across = [a in axis for a in range(-x.ndim, 0) if x.shape[a] > 1]
-    is_rows = 0 not in x.shape and across == sorted(across)
-    return is_rows or _has_columns(x, axis)
+    return 0 not in x.shape and across == sorted(across)
 
 
 def _has_columns(x: Array, axis: Axes) -> bool:
@@ -340,13 +359,20 @@ def _has_columns(x: Array, axis: Axes) -> bool:
 
 def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array) -> None:
     """Write the cotangents of scores in rows or columns of memory by the `pull` of a rule."""
+    if _has_columns(arrays.x, call.axis):
+        _pull_columns(f, call, arrays, u, out)
+    else:
+        _write(loops().pulled, f, call, out, arrays, u)
+
+
+def _write(
+    loop: Callable[..., Array], f: Callable[..., Array], call: Call, out: Array, *arguments: Any
+) -> None:
+    """Write the results of rows of memory by a loop."""
+    matrices, _ = _matrices(call, arguments)
+    x, *_ = leaves(matrices)
+    work = partial(_by_loops, loop, f, call, matrices, out.reshape(x.shape))
     with quiet(np):
-        if _has_columns(arrays.x, call.axis):
-            _pull_columns(f, call, arrays, u, out)
-            return
-        matrices, _ = _matrices(call, (arrays, u))
-        x = matrices[0].x
-        work = partial(_by_loops, loops().pulled, f, call, matrices, out.reshape(x.shape))
         each(work, _parts(x, call))
 
 
@@ -356,5 +382,6 @@ def _pull_columns(
     size = _as_columns(arrays.x.shape, call.axis)
     given = mapped(lambda a: np.broadcast_to(a, out.shape).reshape(size), arrays)
     u, g = u.reshape(len(given.x), -1, given.x.shape[-1]), out.reshape(size)
-    are_right = loops().columns_pulled(f, given.x, given.where, u, g)
-    _write_columns_left(partial(_fill, f, call), (given, u), g, are_right)
+    with quiet(np):
+        are_right = loops().columns_pulled(f, given.x, given.where, u, g)
+        _write_columns_left(partial(_fill, f, call), (given, u), g, are_right)

@@ -152,11 +152,11 @@ def _on_columns(loop: Any, x: Array, where: Array | None, u: Array | None, out: 
     return right
 
 
-def cotangents(f: Any, p: Array, u: Array) -> tuple[Array, Array]:
-    """Return the cotangents by a VJP of `_rules`, and for which rows they are right."""
-    g, sums = np.empty_like(p), np.empty(len(p))
-    COTANGENTS[f](None, p, u, g, sums)
-    return g, np.isfinite(sums)
+def cotangents(f: Any, p: Array, _: Arrays, u: Array, g: Array) -> Array:
+    """Write the cotangents by a VJP of `_rules`, and return for which rows they are right."""
+    sums = np.empty(len(p))
+    on_threads(COTANGENTS[f], *p.shape, p, u, g, sums)
+    return np.isfinite(sums)
 
 
 def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array:
