@@ -62,7 +62,11 @@ SEAM = {
         "_backends/_xla.py",
         "_cli/_jax.py",
     },
-    "torch": {"_backends/_torch.py", "_backends/_torch_shared.py"},
+    "torch": {
+        "_backends/_torch.py",
+        "_backends/_torch_shared.py",
+        "_backends/_torch_threads.py",
+    },
     "dask": {"_backends/_dask.py"},
     "numba": {
         *(f"_backends/_numba/{name}.py" for name in ("_cache", "_numbers", "_vectors")),

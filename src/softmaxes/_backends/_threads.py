@@ -7,25 +7,31 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
-from functools import cache
+from functools import cache, partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["beside_threads_that_stay", "each", "threads", "workers_of"]
+__all__ = ["Team", "beside_threads_that_stay", "each", "together", "workers_of"]
 
 FEW = 8  # parts, below which new threads cost more than they save
+
+Team: TypeAlias = Callable[[Callable[[], Any], int], None]  # calls on so many threads at once
 
 _here = threading.local()
 
 
 @contextmanager
-def beside_threads_that_stay() -> Iterator[None]:
-    """Let a call of a library that keeps threads share its work, on whichever thread, with ones that stay."""
-    _here.keeps_threads = True
+def beside_threads_that_stay(team: Team | None = None) -> Iterator[None]:
+    """
+    Let a call of a library that keeps threads share its work, on whichever thread, with ones that stay.
+
+    They are the team of the library itself, where it lends that.
+    """
+    _here.keeps_threads, _here.team = True, team
     try:
         yield
     finally:
-        _here.keeps_threads = False
+        _here.keeps_threads, _here.team = False, None
 
 
 def workers_of(parts: int) -> int:
@@ -53,17 +59,25 @@ def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
             else:
                 done.put(None)
 
-    with threads(workers - 1) as start:
-        for _ in range(workers - 1):
-            start(copy_context().run, share)
-        share()
-        errors = [done.get() for _ in parts]  # who comes too late for a part is not waited for
+    together(workers, share)
+    errors = [done.get() for _ in parts]  # who comes too late for a part is not waited for
     for error in filter(None, errors):
         raise error
     return results
 
 
-def threads(workers: int) -> Any:
+def together(workers: int, f: Callable[..., Any], *arguments: Any) -> None:
+    """Call f(*arguments) on so many threads, of which this is one, and wait for no others that stay."""
+    if (team := getattr(_here, "team", None)) is not None:
+        team(partial(f, *arguments), workers)
+        return
+    with _threads(workers - 1) as start:
+        for _ in range(workers - 1):
+            start(copy_context().run, f, *arguments)
+        f(*arguments)
+
+
+def _threads(workers: int) -> Any:
     """Return what starts work beside this thread; all ends with the call: nothing is left for a fork to copy."""
     if _keeps_threads():
         return nullcontext(_kept_threads(workers, os.getpid()))

@@ -15,6 +15,9 @@ from torch.autograd import forward_ad
 
 from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
 from softmaxes._backends import _numpy
+from softmaxes._backends._compiled import loops
+from softmaxes._backends._threads import beside_threads_that_stay
+from softmaxes._backends._torch_threads import team
 
 __all__ = ["by_rows", "can_move", "is_recorded", "pulled"]
 
@@ -23,23 +26,32 @@ DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")
 
 def by_rows(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any) -> Array | None:
     """Return f(*arguments), or None where the tensors are not NumPy's to read."""
-    shared = _shared(arguments)
-    return shared and torch.from_numpy(_numpy.by_rows(f, _call(axis, working), *shared))
+    given = _read(arguments)
+    return given and _computed(f, axis, working, *given)
 
 
 def pulled(
     f: Callable[..., Array], axis: Axes, working: Any, arrays: Arrays, u: Array
 ) -> Array | None:
     """Return the cotangents of scores by the `pull` of a rule, or None where no loop is compiled for it."""
-    if not _numpy.has_pull(f, axis, arrays) or (shared := _shared((arrays, u))) is None:
-        return None
-    scores, cotangents = shared
-    out = np.empty_like(scores.x, order="C")
-    _numpy.pulled(f, _call(axis, working), scores, cotangents, out)
-    return torch.from_numpy(out)
+    has_pull = _numpy.has_pull(f, axis, arrays)
+    return by_rows(f, axis, working, arrays, u) if has_pull else None
 
 
-def _shared(arguments: Any) -> Any:
+def _computed(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any) -> Array:
+    """Return f(*arguments) of arrays of NumPy, as a tensor."""
+    dtype = DTYPES[working]
+    call = Call("x", Arrays(None), axis, dtype, dtype, (), (), (), np)
+    with beside_threads_that_stay(team()):
+        if loops() is None or f not in loops().PULLS:
+            return torch.from_numpy(_numpy.by_rows(f, call, *arguments))
+        arrays, u = arguments
+        out = np.empty_like(arrays.x, order="C")
+        _numpy.pulled(f, call, arrays, u, out)
+        return torch.from_numpy(out)
+
+
+def _read(arguments: Any) -> Any:
     """Return tensors as arrays of NumPy, or None where they are not NumPy's to read."""
     if not all(map(_is_plain, leaves(arguments))) or is_recorded():
         return None
@@ -47,11 +59,6 @@ def _shared(arguments: Any) -> Any:
         return mapped(lambda a: a.detach().numpy(), arguments)
     except RuntimeError:  # a tensor of a transformation has no memory of its own
         return None
-
-
-def _call(axis: Axes, working: Any) -> Call:
-    dtype = DTYPES[working]
-    return Call("x", Arrays(None), axis, dtype, dtype, (), (), (), np)
 
 
 def can_move(arrays: Sequence[Any]) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import compiled, inlined
 from softmaxes._backends._numba._vectors import add_to
-from softmaxes._backends._threads import threads, workers_of
+from softmaxes._backends._threads import together, workers_of
 
 __all__ = ["end_of", "in_phases", "on_threads", "rows_after", "wait_for"]
 
@@ -35,12 +35,9 @@ def on_threads(loop: Callable[..., Any], rows: int, n: int, *arguments: Any) -> 
         loop(None, *arguments)
         return
     turns = np.asarray([0, 0, max(1, rows // (SHARES * workers))])
-    with threads(workers - 1) as start:
-        for _ in range(workers - 1):
-            start(loop, turns, *arguments)
-        loop(turns, *arguments)
-        while not _are_done(turns, rows):
-            time.sleep(1e-4)
+    together(workers, loop, turns, *arguments)
+    while not _are_done(turns, rows):
+        time.sleep(1e-4)
 
 
 def in_phases(loop: Callable[..., Any], rows: int, phases: int, *arguments: Any) -> None:
@@ -50,10 +47,7 @@ def in_phases(loop: Callable[..., Any], rows: int, phases: int, *arguments: Any)
     if (workers := workers_of(rows)) < 2:
         loop(turns, *arguments)
         return
-    with threads(workers - 1) as start:
-        for _ in range(workers - 1):
-            start(loop, turns, *arguments)
-        loop(turns, *arguments)
+    together(workers, loop, turns, *arguments)
 
 
 @inlined()
