@@ -64,6 +64,7 @@ SEAM = {
     },
     "torch": {
         "_backends/_torch.py",
+        "_backends/_torch_operators.py",
         "_backends/_torch_shared.py",
         "_backends/_torch_threads.py",
     },

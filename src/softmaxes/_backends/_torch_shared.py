@@ -19,15 +19,17 @@ from softmaxes._backends._compiled import loops
 from softmaxes._backends._threads import beside_threads_that_stay
 from softmaxes._backends._torch_threads import team
 
-__all__ = ["by_rows", "can_move", "is_recorded", "pulled"]
+__all__ = ["DTYPES", "by_rows", "can_move", "computed", "is_recorded", "pulled"]
 
 DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 def by_rows(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any) -> Array | None:
     """Return f(*arguments), or None where the tensors are not NumPy's to read."""
+    if is_recorded():
+        return _recorded(f, axis, *arguments)
     given = _read(arguments)
-    return given and _computed(f, axis, working, *given)
+    return given and computed(f, axis, working, *given)
 
 
 def pulled(
@@ -38,7 +40,7 @@ def pulled(
     return by_rows(f, axis, working, arrays, u) if has_pull else None
 
 
-def _computed(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any) -> Array:
+def computed(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any) -> Array:
     """Return f(*arguments) of arrays of NumPy, as a tensor."""
     dtype = DTYPES[working]
     call = Call("x", Arrays(None), axis, dtype, dtype, (), (), (), np)
@@ -51,9 +53,19 @@ def _computed(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any
         return torch.from_numpy(out)
 
 
+def _recorded(f: Callable[..., Array], axis: Axes, *arguments: Any) -> Array | None:
+    """Return f(*arguments) as a node of a compiler's graph, or None where it makes better code."""
+    is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # since 2.7
+    if loops() is None or not torch.compiler.is_compiling() or is_exporting():
+        return None
+    from softmaxes._backends._torch_operators import by_loops
+
+    return by_loops(f, axis, *arguments)
+
+
 def _read(arguments: Any) -> Any:
     """Return tensors as arrays of NumPy, or None where they are not NumPy's to read."""
-    if not all(map(_is_plain, leaves(arguments))) or is_recorded():
+    if not all(map(_is_plain, leaves(arguments))):
         return None
     try:
         return mapped(lambda a: a.detach().numpy(), arguments)

@@ -1,0 +1,134 @@
+"""PyTorch's tensors in compiled loops: what its compiler hands over."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from cases import every_function
+
+import softmaxes as sm
+from softmaxes._backends._compiled import loops
+
+MANY = 1 << 17  # entries, of which all are handed over whatever the rest of the suite asks for
+
+of_loops = pytest.mark.skipif(loops() is None, reason="no loops are compiled")
+
+
+@pytest.fixture
+def recorded(torch):
+    """The compiler, less the generation of code, and the graphs that it has found."""
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    torch.compiler.reset()
+    return partial(torch.compile, fullgraph=True, backend=aot_autograd(fw_compiler=keep)), graphs
+
+
+def handed_over(graphs):
+    """Return the names of what the graphs hand over to loops."""
+    nodes = [node for graph in graphs for node in graph.graph.nodes]
+    return [node.args[0] for node in nodes if "by_loops" in str(node.target)]
+
+
+def scores(torch, dtype="float32"):
+    x = np.random.default_rng(0).normal(scale=4, size=(MANY // 64, 64)).astype(dtype)
+    return torch.from_numpy(x).requires_grad_()
+
+
+def gradient(torch, f, x):
+    y = f(x)
+    return y.detach(), *torch.autograd.grad(y, x, y.detach())
+
+
+@of_loops
+@every_function
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("is_masked", [False, True], ids=["all", "masked"])
+def test_what_the_compiler_hands_over_has_the_bits_of_the_eager_function(
+    torch, recorded, function, dtype, is_masked
+):
+    compiled, graphs = recorded
+    x = scores(torch, dtype)
+    f = partial(function, axis=-1, where=x.detach() > -4 if is_masked else None)
+    expected, actual = (gradient(torch, g, x) for g in (f, compiled(f)))
+    for a, b in zip(expected, actual, strict=True):
+        assert torch.equal(a, b)
+    name, part = function.__name__, "vjp" if function is sm.softmax else "pull"
+    assert handed_over(graphs) == [f"{name} primal", f"{name} {part}"]
+
+
+@of_loops
+@pytest.mark.parametrize(
+    "f",
+    [
+        partial(sm.softmax, axis=0),
+        partial(sm.softmax, temperature=0.5),
+        lambda x: sm.softmax(x[:8]),
+        lambda x: sm.softmax(x.mT.contiguous().mT),
+    ],
+    ids=["columns", "temperature", "few", "transposed"],
+)
+def test_the_compiler_keeps_what_is_no_row_of_memory_or_not_worth_the_way(torch, recorded, f):
+    compiled, graphs = recorded
+    compiled(f)(scores(torch))
+    assert handed_over(graphs) == []
+
+
+@of_loops
+def test_one_graph_hands_over_every_number_of_rows(torch, recorded):
+    compiled, graphs = recorded
+    f = compiled(sm.log_softmax, dynamic=True)
+    for rows in (MANY // 64, MANY // 32, 1, MANY // 16):
+        x = torch.from_numpy(np.random.default_rng(0).normal(size=(rows, 64)))
+        assert torch.allclose(f(x), sm.log_softmax(x), rtol=1e-14)
+    assert handed_over(graphs) == ["log_softmax primal"]
+
+
+@of_loops
+def test_what_is_handed_over_has_derivatives_of_every_order(torch, recorded):
+    compiled, graphs = recorded
+    x = scores(torch, "float64").detach()
+
+    def twice(x):
+        first = torch.func.grad(lambda x: sm.log_softmax(x)[:, 0].sum())
+        return torch.func.jvp(lambda x: first(x).sin(), (x,), (x.cos(),))
+
+    for a, b in zip(twice(x), compiled(twice)(x), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-14)
+    assert handed_over(graphs)
+
+
+@of_loops
+def test_a_record_that_may_be_taken_elsewhere_has_formulas(torch):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return sm.softmax(x)
+
+    x = scores(torch).detach()
+    program = torch.export.export(Model(), (x,))
+    graphs = make_fx(partial(sm.softmax, axis=-1))(x), program.graph_module
+    assert handed_over(graphs) == []
+
+
+@of_loops
+def test_the_operator_says_what_it_does(torch):
+    from softmaxes._backends import _torch_operators
+
+    x, where = scores(torch).detach(), scores(torch).detach() > 0
+    y = sm.logsumexp(x, -1, keepdims=True)
+    for name, tensors in (
+        ("softmax primal", [x]),
+        ("logsumexp primal", [x, where]),
+        ("softmax vjp", [sm.softmax(x), x]),
+        ("logsumexp pull", [x, where, y]),
+    ):
+        assert name in _torch_operators.FUNCTIONS
+        torch.library.opcheck(torch.ops.softmaxes.by_loops.default, (name, [-1], tensors))
