@@ -72,9 +72,11 @@ def backend(session: nox.Session, library: str) -> None:
 
 @nox.session(default=False)
 def compiled(session: nox.Session) -> None:
-    """Test NumPy, and JAX on top of it, in loops that Numba compiles."""
-    session.install("-e.", *groups("test", "numba"))
+    """Test NumPy, and JAX and PyTorch on top of it, in loops that Numba compiles."""
+    session.install("-e.", *groups("test", "torch", "numba"))
     pytest(session, "tests", backends="numpy,jax", SOFTMAXES_NUMBA="1")
+    files = sorted(map(str, Path("tests").glob("test_torch*.py")))
+    pytest(session, *files, backends="numpy,torch", SOFTMAXES_NUMBA="1")
 
 
 @nox.session(default=False)
