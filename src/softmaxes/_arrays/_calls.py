@@ -124,7 +124,7 @@ def outlined(x: Any, axis: Any, keepdims: Any, options: dict[str, Any]) -> Outli
     xp = familiar(x)
     if xp is None or not (axis is None or type(axis) is int) or type(keepdims) is not bool:
         return None
-    return x.dtype, x.shape, axis, keepdims, xp
+    return x.dtype, tuple(x.shape), axis, keepdims, xp
 
 
 @lru_cache(maxsize=1024)
@@ -133,7 +133,7 @@ def call_without_scores(name: str, outline: Outline) -> Call | None:
     dtype, shape, axis, keepdims, xp = outline
     if not shape or not is_kind(dtype, "real floating", xp):
         return None
-    dtype = dtype.newbyteorder("=")
+    dtype = dtype.newbyteorder("=") if hasattr(dtype, "newbyteorder") else dtype
     axes = axes_from_the_end(axis, name, len(shape))
     reduced = reduced_shape(shape, axes, keepdims)
     working = working_dtype(dtype, xp)

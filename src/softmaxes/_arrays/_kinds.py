@@ -111,11 +111,16 @@ def namespace_of(a: Any) -> Namespace:
 
 
 def familiar(a: Any) -> Namespace:
-    """Return the library of an array of NumPy's or JAX's own, which is all in its dtype and shape."""
+    """Return the library of an array of its own, of which all is in its dtype and shape; None of others."""
     if type(a) is np.ndarray:
         return np
     jax = sys.modules.get("jax")
-    return jax.numpy if jax is not None and isinstance(a, jax.Array) else None
+    if jax is not None and isinstance(a, jax.Array):
+        return jax.numpy
+    torch = sys.modules.get("torch")
+    if torch is None or type(a) is not torch.Tensor or torch.compiler.is_compiling():
+        return None  # its compiler warns of the caches in which the answers are
+    return namespace_of(a)
 
 
 def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:

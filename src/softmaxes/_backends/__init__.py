@@ -14,6 +14,7 @@ from typing import Any
 
 from softmaxes._arrays import (
     Array,
+    Arrays,
     Call,
     Namespace,
     Outline,
@@ -67,6 +68,8 @@ def _shortcut(rule: Rule, name: str, outline: Outline) -> Callable[[Array], Arra
         f: Callable[[Array], Array]
         f = _jax.function(rule, call, squeezed=len(_shape(rule, call)) < len(call.shape))
         return f
+    if library(call.xp) == "torch":
+        return lambda x: value(rule, call._replace(arrays=Arrays(x)))
     return (loops() or _row).shortcut(rule.primal, call) or _nothing
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 from typing import Any, TypeAlias
 
 import torch
@@ -224,11 +225,15 @@ class Function(torch.autograd.Function):
         return Function.apply(f, *map(batch_first, arrays, in_dims[1:])), 0
 
 
+# PyTorch asks for it at every call, and else would find it out anew.
+setattr(Function.forward, "__signature__", signature(Function.forward))  # noqa: B010
+
+
 def in_its_dtypes(arrays: Flat) -> Any:
     """Compute in the dtypes of the arrays: autocast would round the factors of a product."""
     kind = next(a.device.type for a in arrays if a is not None)
-    known = torch.amp.is_autocast_available(kind)
-    return torch.autocast(kind, enabled=False) if known else nullcontext()
+    would_round = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if would_round else nullcontext()
 
 
 def transposed(
