@@ -46,7 +46,7 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
 def _softmax(x: Array, terms: Array, place: Any, maximum: float, largest: Any, rest: Any) -> Array:
     terms[place] = largest
     if terms.argmax() != place:  # exp need not keep the order of neighbours
-        np.minimum(terms, largest, terms)
+        np.minimum(terms, largest, out=terms)
     return np.divide(terms, largest + rest, terms)
 
 
