@@ -20,9 +20,8 @@ from softmaxes._backends._threads import together, workers_of
 
 __all__ = ["end_of", "in_phases", "on_threads", "rows_after", "wait_for"]
 
-NEXT, DONE, STEP = range(
-    3
-)  # counters: the first row that nobody has taken, the rows done, those of a turn
+# The counters of a loop: the first row that nobody has taken, the rows done, and those of a turn.
+NEXT, DONE, STEP = range(3)
 PART = 1 << 17  # entries, of which a few are worth a thread
 SHARES = 4  # turns for each thread, so that one that is held up takes fewer
 LOOKS = 1 << 14  # at whether all are done, before this thread sleeps
