@@ -22,7 +22,9 @@ from softmaxes._backends._threads import each
 __all__ = ["LONGEST", "columns"]
 
 # Before 2.3, NumPy added a row in pieces of 8192 entries, and these one after the other.
-LONGEST = math.inf if np.lib.NumpyVersion(np.__version__) >= "2.3.0" else 8192
+LONGEST = dict.fromkeys(
+    ("float32", "float64"), math.inf if np.lib.NumpyVersion(np.__version__) >= "2.3.0" else 8192
+)
 BLOCK = 128  # entries of a row that NumPy adds in EIGHT running sums; of more it adds two halves
 EIGHT = 8
 AT_ONCE = 4096  # columns, so that blocks stay in cache

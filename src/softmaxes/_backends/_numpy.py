@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped, quiet
+from softmaxes._arrays import Array, Arrays, Axes, Call, last_name, leaves, mapped, quiet
 from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS, FEW
@@ -23,7 +23,7 @@ from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
 from softmaxes._states import State
 
-__all__ = ["by_rows", "has_pull", "pulled"]
+__all__ = ["are_rows", "by_rows", "has_pull", "pulled"]
 
 SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
 WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
@@ -103,7 +103,7 @@ def _parts(x: Array, call: Call) -> list[slice]:
     if loops() is None:
         return _tiles(rows, n, TILE)
     is_read = loops().reads(x.dtype, call.working) and x.flags.c_contiguous
-    fits = is_read and n <= loops().LONGEST
+    fits = is_read and n <= loops().PART
     return [slice(None)] if fits else _tiles(rows, n, loops().TILE)
 
 
@@ -172,7 +172,8 @@ def _of_columns(
 ) -> Array | None:
     """Return the result where slices lie across wide rows of memory; None where they do not."""
     x, where, *_ = arrays
-    if x.dtype != call.dtype or call.dtype != call.working or state:
+    is_read = call.dtype == call.working or (loops() and loops().reads(call.dtype, call.working))
+    if x.dtype != call.dtype or not is_read or state:
         return None
     if not x.flags.c_contiguous:
         if not x.flags.f_contiguous or len(call.axis) > 1:
@@ -181,7 +182,7 @@ def _of_columns(
         y = _of_columns(f, call._replace(axis=(-1 - call.axis[0] - x.ndim,)), turned, out=None)
         return y if y is None else y.T
     by = loops() or _columns
-    if (size := _as_columns(x.shape, call.axis)) is None or (where is not None and by is _columns):
+    if (size := _as_columns(x, call.axis)) is None or (where is not None and by is _columns):
         return None
     reduced = [1 if a - x.ndim in call.axis else n for a, n in enumerate(x.shape)]
     shape = reduced if FORMULAS[f].reduces else x.shape
@@ -194,13 +195,14 @@ def _of_columns(
     return out
 
 
-def _as_columns(shape: tuple[int, ...], axis: Axes) -> tuple[int, int, int] | None:
+def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
     """Return the shape of matrices whose columns are the slices; None where their rows are not wide."""
+    shape, longest = x.shape, (loops() or _columns).LONGEST.get(last_name(x.dtype), 0)
     first, stop = len(shape) + axis[0], len(shape) + axis[-1] + 1
     n, columns = math.prod(shape[first:stop]), math.prod(shape[stop:])
     if axis != tuple(range(axis[0], axis[-1] + 1)) or n == 1 or columns < WIDE:
         return None
-    if n > (loops() or _columns).LONGEST or n * columns < min(math.prod(shape), MATRIX):
+    if n > longest or n * columns < min(math.prod(shape), MATRIX):
         return None
     return math.prod(shape[:first]), n, columns
 
@@ -332,7 +334,7 @@ def _of_pairs(
     is_known = loops() is not None and np.dtype(call.working) in BOUNDS
     if not is_known or not p.dtype == u.dtype == call.dtype == call.working:
         return None
-    if not _are_rows(p, call.axis) or not _cotangents.are_pairs(f, p, arrays, u):
+    if not are_rows(p, call.axis) or not _cotangents.are_pairs(f, p, arrays, u):
         return None
     out = np.empty(p.shape, call.dtype)
     _write(loops().cotangents, f, call, out, p, Arrays(None), u)
@@ -344,22 +346,18 @@ def has_pull(f: Callable[..., Array], axis: Axes, arrays: Arrays) -> bool:
     x, _, *options = arrays
     if loops() is None or f not in loops().PULLS or any(a is not None for a in options):
         return False
-    return _are_rows(x, axis) or _has_columns(x, axis)
+    return are_rows(x, axis) or _as_columns(x, axis) is not None
 
 
-def _are_rows(x: Array, axis: Axes) -> bool:
+def are_rows(x: Array, axis: Axes) -> bool:
+    """Tell whether slices are rows of memory, if the array is contiguous."""
     across = [a in axis for a in range(-x.ndim, 0) if x.shape[a] > 1]
     return 0 not in x.shape and across == sorted(across)
 
 
-def _has_columns(x: Array, axis: Axes) -> bool:
-    """Tell whether slices are columns that are computed in the dtype of the scores."""
-    return np.dtype(x.dtype) in BOUNDS and _as_columns(x.shape, axis) is not None
-
-
 def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array) -> None:
     """Write the cotangents of scores in rows or columns of memory by the `pull` of a rule."""
-    if _has_columns(arrays.x, call.axis):
+    if _as_columns(arrays.x, call.axis) is not None:
         _pull_columns(f, call, arrays, u, out)
     else:
         _write(loops().pulled, f, call, out, arrays, u)
@@ -379,7 +377,7 @@ def _write(
 def _pull_columns(
     f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array
 ) -> None:
-    size = _as_columns(arrays.x.shape, call.axis)
+    size = _as_columns(arrays.x, call.axis)
     given = mapped(lambda a: np.broadcast_to(a, out.shape).reshape(size), arrays)
     u, g = u.reshape(len(given.x), -1, given.x.shape[-1]), out.reshape(size)
     with quiet(np):

@@ -39,10 +39,11 @@ def by_loops(f: Callable[..., Array], axis: Axes, *arguments: Any) -> Array | No
 
 def _is_for_loops(name: str, axis: Axes, first: Array, arguments: Any) -> bool:
     (arrays,) = (a for a in arguments if isinstance(a, Arrays))
-    rule, _ = name.split()
+    rule, part = name.split()
     is_here = first.device.type == "cpu" and first.dtype in _shared.DTYPES
     is_long = is_here and first.numel() >= FEW and first.is_contiguous()
-    return is_long and _numpy.has_pull(FUNCTIONS[f"{rule} pull"], axis, arrays._replace(x=first))
+    has_pull = _numpy.has_pull(FUNCTIONS[f"{rule} pull"], axis, arrays._replace(x=first))
+    return is_long and has_pull and (part != "vjp" or _numpy.are_rows(first, axis))
 
 
 def _arguments(name: str, *tensors: Array) -> tuple[Any, ...]:
@@ -55,7 +56,8 @@ def _arguments(name: str, *tensors: Array) -> tuple[Any, ...]:
 
 def _by_loops(name: str, axis: list[int], tensors: list[Array]) -> Array:
     arguments = _arguments(name, *(a.detach().numpy() for a in tensors))
-    return _shared.computed(FUNCTIONS[name], tuple(axis), tensors[0].dtype, *arguments)
+    y = _shared.computed(FUNCTIONS[name], tuple(axis), tensors[0].dtype, *arguments)
+    return y.contiguous()
 
 
 def _like_by_loops(name: str, axis: list[int], tensors: list[Array]) -> Array:

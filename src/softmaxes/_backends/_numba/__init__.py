@@ -30,7 +30,7 @@ import numpy as np
 from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Call
 from softmaxes._backends._moderate import BOUNDS
-from softmaxes._backends._numba._columns import COLUMNS
+from softmaxes._backends._numba._columns import COLUMNS, LONG
 from softmaxes._backends._numba._columns_pulled import PULLS_OF_COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
 from softmaxes._backends._numba._parts import PART, long_row, long_row_pulled
@@ -41,6 +41,7 @@ from softmaxes._backends._sums import FORMULAS
 
 __all__ = [
     "LONGEST",
+    "PART",
     "PULLS",
     "TILE",
     "columns",
@@ -53,7 +54,8 @@ __all__ = [
 ]
 
 TILE = 1 << 17  # entries of rows or columns between which a thread may change, if not more
-LONGEST = PART  # entries of a column: a longer row is summed in parts
+# Entries of a column of a dtype: a longer row is summed in parts, or narrow results have no place for terms.
+LONGEST = {"float32": PART, "float64": PART, "bfloat16": LONG}
 
 
 @cache
@@ -144,7 +146,7 @@ def columns_pulled(f: Any, x: Array, where: Array | None, u: Array, g: Array) ->
 def _on_columns(loop: Any, x: Array, where: Array | None, u: Array | None, out: Array) -> Array:
     """Call a loop over the columns of matrices, and return what it says of each."""
     where = where if where is None else np.ascontiguousarray(where)
-    flat = (a if a is None else a.reshape(-1, a.shape[-1]) for a in (x, where, u, out))
+    flat = (a if a is None else _stored(a.reshape(-1, a.shape[-1])) for a in (x, where, u, out))
     n, height_of_u, height_of_out = x.shape[1], 0 if u is None else u.shape[1], out.shape[1]
     right = np.zeros((len(x), x.shape[2]))
     few = len(x) * -(-x.shape[2] // TOGETHER)

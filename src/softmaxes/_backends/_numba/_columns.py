@@ -20,6 +20,7 @@ from softmaxes._backends._numba._numbers import (
     inlined,
     lanes_of,
     near,
+    real_of,
 )
 from softmaxes._backends._numba._rows import (
     difference,
@@ -46,6 +47,7 @@ from softmaxes._backends._numba._slices import (
 from softmaxes._backends._numba._vectors import (
     Memory,
     block_of,
+    either,
     filled,
     first_places,
     kept_some,
@@ -62,6 +64,7 @@ __all__ = [
     "COLUMNS",
     "ERROR",
     "FIRST",
+    "LONG",
     "PLACE",
     "SECOND",
     "SUM",
@@ -76,7 +79,7 @@ __all__ = [
     "write_divisors",
 ]
 
-LONG = 1 << 14  # entries of a column, whose terms are written among the results
+LONG = 1 << 14  # entries of a column, beyond which terms are written among the results
 AHEAD = 4  # rows, after which a row is worked that is asked for now
 
 # The rows of an array of what is found of columns: sums side by side, as in the places of a vector of
@@ -307,9 +310,9 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         columns = x.shape[1]
         across = (columns + TOGETHER - 1) // TOGETHER
         x_all, where_all, u_all, y_all = memory_of(x), memory_of(where), memory_of(u), memory_of(y)
-        height = n if has_terms and n <= LONG else 0
-        room = np.empty((height + 1, TOGETHER), x.dtype)
-        found, state = room_of_slices(np.float64(0.0)), _room_of_columns(x.dtype.type(0.0))
+        real, height = real_of(x_all), n if has_terms and n <= LONG else 0
+        room = np.empty((height + 1, TOGETHER), real)
+        found, state = room_of_slices(np.float64(0.0)), _room_of_columns(real(0.0))
         first = rows_after(turns, 0)
         while first < across * len(right):
             stop = end_of(turns, first, across * len(right))
@@ -320,7 +323,7 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
                 mask = block_of(where_all, matrix * n, start, width)
                 of_u = block_of(u_all, matrix * height_of_u, start, width)
                 results = block_of(y_all, matrix * height_of_y, start, width)
-                terms = block_of(memory_of(room), 0, 0, width) if height else results
+                terms = either(height > 0, block_of(memory_of(room), 0, 0, width), results)
                 are_right = block_of(memory_of(right), matrix, start, width)
                 work(some, mask, of_u, terms, results, state, found, n, are_right)
             first = rows_after(turns, stop - first)

@@ -64,11 +64,14 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
         for i in range(x.length):
             state[SECOND, i] = total = _sum(state, i)
             right[0, i] = total if found[BELOW, i] >= 0.0 else np.nan
-        write(n, p, where, u, state, g)
-        if has_dominant:
-            _set_dominant(g, state, 0.0)
-            sum_of_second(g, None, g, n, state)
-            _set_dominant(g, state, -1.0)
+        if not has_dominant:
+            write(n, p, where, u, state, g)
+            return
+        write(n, p, where, u, state, p)  # where they are as exact as they can be, and near
+        _set_dominant(p, state, 0.0)
+        sum_of_second(p, None, p, n, state)
+        _set_dominant(p, state, -1.0)
+        _copy_all(n, p, g)
 
     return over_columns(work, has_terms=True)
 
@@ -96,7 +99,12 @@ def _find_place(row: int, start: int, places: Any, p: Memory, state: Memory) -> 
     store(state, PLACE, start, place)
 
 
-_find_places = over_vectors(_find_place)
+@inlined()
+def _copy(row: int, start: int, places: Any, p: Memory, g: Memory) -> None:
+    put(g, row, start, places, read(p, row, start, places))
+
+
+_find_places, _copy_all = over_vectors(_find_place), over_vectors(_copy)
 
 
 @inlined()

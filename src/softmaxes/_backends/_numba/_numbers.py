@@ -27,6 +27,7 @@ __all__ = [
     "lowering_of",
     "near",
     "raised_of",
+    "real_of",
 ]
 
 # Nothing is reordered, and no product is fused with a sum but where it says so.
@@ -114,6 +115,12 @@ def _known(number: Callable[[Any], Any]) -> Any:
 def lanes_of(real: Any) -> Any:
     """Return how many numbers a vector has."""
     return BYTES // np.dtype(real).itemsize
+
+
+@_known
+def real_of(real: Any) -> Any:
+    """Return the type of the numbers."""
+    return real
 
 
 @_known

@@ -15,6 +15,7 @@ from softmaxes._backends._numba._numbers import (
     inlined,
     lanes_of,
     near,
+    real_of,
 )
 from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import (
@@ -264,7 +265,7 @@ def _over_rows(finished: Callable[..., None], *, has_terms: bool) -> Any:
 @inlined()
 def new_room(x: Memory, rows: int) -> Array:
     """Return an array for as many rows of numbers of the kind of x."""
-    return np.full((rows, x.length), first_of(filled(x, 0.0)))
+    return np.empty((rows, x.length), real_of(x))
 
 
 @inlined()

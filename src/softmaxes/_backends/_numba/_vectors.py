@@ -31,6 +31,7 @@ __all__ = [
     "add_to",
     "any_of",
     "block_of",
+    "either",
     "filled",
     "first_of",
     "first_places",
@@ -375,6 +376,17 @@ def _block_of(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     place, _ = _place(context, builder, memory, 1, *values[:3])
     made.data, made.length = builder.bitcast(place, cgutils.voidptr_t), values[3]
     return made._getvalue()
+
+
+def either(is_first: Any, a: Any, b: Any) -> Any:
+    """Return one of two memories; the first if they hold numbers of two kinds."""
+    raise NotImplementedError
+
+
+@_lowered(either, lambda is_first, a, b: a)
+def _either(context: Any, builder: Any, signature: Any, is_first: Any, a: Any, b: Any) -> Any:
+    _, first, second = signature.args
+    return builder.select(is_first, a, b) if first == second else a
 
 
 def room_of(rows: int, entries: int) -> Any:
