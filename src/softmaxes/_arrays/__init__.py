@@ -12,12 +12,15 @@ from softmaxes._arrays._calls import (
     call_without_scores,
     checked,
     checked_like,
+    is_alone,
     outlined,
 )
 from softmaxes._arrays._kinds import (
+    EAGER_JAX,
     Array,
     Namespace,
     device,
+    familiar,
     last_name,
     library,
     namespace_of,
@@ -30,6 +33,7 @@ from softmaxes._arrays._shapes import Axes, Axis, broadcast, known_lengths, shap
 from softmaxes._arrays._trees import leaves, mapped
 
 __all__ = [
+    "EAGER_JAX",
     "Array",
     "Arrays",
     "Axes",
@@ -48,6 +52,8 @@ __all__ = [
     "checked_slices",
     "checked_values",
     "device",
+    "familiar",
+    "is_alone",
     "known_lengths",
     "last_name",
     "leaves",

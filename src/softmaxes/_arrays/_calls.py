@@ -42,6 +42,7 @@ __all__ = [
     "call_without_scores",
     "checked",
     "checked_like",
+    "is_alone",
     "outlined",
 ]
 
@@ -109,21 +110,23 @@ def checked(*, axis: Any, keepdims: Any = False, **arguments: Any) -> Call:
     (name, x), *others = arguments.items()
     options = dict(others)
     required = any(option in REQUIRED for option in options)
-    outline = None if required else outlined(x, axis, keepdims, options)
-    call = None if outline is None else call_without_scores(name, outline)
+    xp = None if required or not is_alone(axis, keepdims, options) else familiar(x)
+    call = None if xp is None else call_without_scores(name, outlined(x, axis, keepdims, xp))
     if call is None:
         return _of_any(name, x, options, axis, keepdims)
     return call._replace(arrays=Arrays(x))
 
 
-def outlined(x: Any, axis: Any, keepdims: Any, options: dict[str, Any]) -> Outline | None:
-    """Return all that is to be checked of a familiar array without options, None of any other."""
+def is_alone(axis: Any, keepdims: Any, options: dict[str, Any]) -> bool:
+    """Tell whether nothing is asked besides scores, along one axis or all."""
     for option in options.values():
         if option is not None:
-            return None
-    xp = familiar(x)
-    if xp is None or not (axis is None or type(axis) is int) or type(keepdims) is not bool:
-        return None
+            return False
+    return (axis is None or type(axis) is int) and type(keepdims) is bool
+
+
+def outlined(x: Any, axis: Any, keepdims: Any, xp: Namespace) -> Outline:
+    """Return all that is to be checked of an array of a familiar library."""
     return x.dtype, tuple(x.shape), axis, keepdims, xp
 
 

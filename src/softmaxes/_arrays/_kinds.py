@@ -39,6 +39,9 @@ __all__ = [
 Array: TypeAlias = Any  # the array libraries have no common type yet
 Namespace: TypeAlias = Any
 
+# The classes of JAX's arrays that are there, as they come: those that it traces have others.
+EAGER_JAX: set[type] = set()
+
 # Narrower than float32: computed in float32, rounded once at the end.
 NARROW = ("float16", "bfloat16", "float8")
 
@@ -114,8 +117,12 @@ def familiar(a: Any) -> Namespace:
     """Return the library of an array of its own, of which all is in its dtype and shape; None of others."""
     if type(a) is np.ndarray:
         return np
-    jax = sys.modules.get("jax")
+    jax: Any = sys.modules.get("jax")
+    if type(a) in EAGER_JAX:
+        return jax.numpy
     if jax is not None and isinstance(a, jax.Array):
+        if not isinstance(a, jax.core.Tracer):
+            EAGER_JAX.add(type(a))
         return jax.numpy
     torch = sys.modules.get("torch")
     if torch is None or type(a) is not torch.Tensor or torch.compiler.is_compiling():

@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from softmaxes._arrays import (
+    EAGER_JAX,
     Array,
     Arrays,
     Call,
@@ -20,6 +21,8 @@ from softmaxes._arrays import (
     Outline,
     call_without_scores,
     checked,
+    familiar,
+    is_alone,
     library,
     mapped,
     outlined,
@@ -50,24 +53,35 @@ def called(
 
     Of all that scores alone ask, the answer is one function, kept for the next of their dtype and shape.
     """
-    outline = outlined(x, axis, keepdims, options)
-    if outline is not None and (y := _shortcut(rule, name, outline)(x)) is not None:
-        return y
+    if is_alone(axis, keepdims, options):
+        xp = None if type(x) in EAGER_JAX else familiar(x)
+        if type(x) in EAGER_JAX:  # perhaps from now on
+            return _compiled(rule, name, axis, keepdims)(x)
+        if xp is not None:
+            y = _shortcut(rule, name, outlined(x, axis, keepdims, xp))(x)
+            if y is not None:
+                return y
     return value(rule, checked(**{name: x}, axis=axis, keepdims=keepdims, **options))
+
+
+@lru_cache(maxsize=1024)
+def _compiled(rule: Rule, name: str, axis: int | None, keepdims: bool) -> Callable[[Array], Array]:
+    """Return the function of scores alone, which JAX checks and compiles for each dtype and shape."""
+    from softmaxes._backends import _jax
+
+    def f(x: Array) -> Array:
+        return value(rule, checked(**{name: x}, axis=axis, keepdims=keepdims))
+
+    g: Callable[[Array], Array] = _jax.compiled_with_all(f)
+    return g
 
 
 @lru_cache(maxsize=1024)
 def _shortcut(rule: Rule, name: str, outline: Outline) -> Callable[[Array], Array | None]:
     """Return what takes scores with that outline to the result, where it can, and else to None."""
     call = call_without_scores(name, outline)
-    if call is None:
+    if call is None or library(call.xp) == "jax.numpy":
         return _nothing
-    if library(call.xp) == "jax.numpy":
-        from softmaxes._backends import _jax
-
-        f: Callable[[Array], Array]
-        f = _jax.function(rule, call, squeezed=len(_shape(rule, call)) < len(call.shape))
-        return f
     if library(call.xp) == "torch":
         return lambda x: value(rule, call._replace(arrays=Arrays(x)))
     return (loops() or _row).shortcut(rule.primal, call) or _nothing

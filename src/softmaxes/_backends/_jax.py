@@ -20,21 +20,22 @@ from softmaxes._arrays import Array, Arrays, Axes, Call
 from softmaxes._backends import _jax_shared
 from softmaxes._rules import Rule, ingredients
 
-__all__ = ["apply", "compiled"]
+__all__ = ["apply", "compiled", "compiled_with_all"]
 
 # Recompute in the backward pass what follows from the arguments, instead of keeping it.
 rematerialised = partial(jax.checkpoint, prevent_cse=False)
 
 
 def apply(rule: Rule, call: Call, *, squeezed: bool = False) -> Array:
-    """Return the function of the call's arrays."""
+    """Return the function of the call's arrays, compiled, so that small eager calls are fast."""
     given = {name: a for name, a in call.arrays._asdict().items() if a is not None}
-    return function(rule, call, squeezed=squeezed)(given.pop("x"), **given)
+    f = _compiled(rule, call.axis, call.working, call.dtype, squeezed)
+    return f(given.pop("x"), **given)
 
 
-def function(rule: Rule, call: Call, *, squeezed: bool) -> Any:
-    """Return the function of arrays as those of the call, compiled, so that small eager calls are fast."""
-    return _compiled(rule, call.axis, call.working, call.dtype, squeezed)
+def compiled_with_all(f: Callable[[Array], Array]) -> Any:
+    """Return a function that checks an array and applies a rule to it, compiled as one."""
+    return jax.jit(f)
 
 
 @cache
