@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from softmaxes import _primals
-from softmaxes._arrays import Array, Arrays, Call
+from softmaxes._arrays import Array, Arrays, Call, last_name
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba._columns import COLUMNS, LONG
 from softmaxes._backends._numba._columns_pulled import PULLS_OF_COLUMNS
@@ -66,7 +66,7 @@ def reads(dtype: Any, working: Any) -> bool:
 
 @cache
 def _is_half(dtype: Any) -> bool:
-    return bool(dtype.name == "bfloat16")
+    return last_name(dtype) == "bfloat16"
 
 
 def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | None] | None:
