@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 __all__ = ["Team", "beside_threads_that_stay", "each", "together", "workers_of"]
 
-FEW = 8  # parts, below which new threads cost more than they save
+FEW = 16  # parts, below which new threads cost more than they save
 
 Team: TypeAlias = Callable[[Callable[[], Any], int], None]  # calls on so many threads at once
 

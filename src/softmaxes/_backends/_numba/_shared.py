@@ -22,7 +22,7 @@ __all__ = ["end_of", "in_phases", "on_threads", "rows_after", "wait_for"]
 
 # The counters of a loop: the first row that nobody has taken, the rows done, and those of a turn.
 NEXT, DONE, STEP = range(3)
-PART = 1 << 17  # entries, of which a few are worth a thread
+PART = 1 << 16  # entries, of which a few are worth a thread
 SHARES = 4  # turns for each thread, so that one that is held up takes fewer
 LOOKS = 1 << 14  # at whether all are done, before this thread sleeps
 
