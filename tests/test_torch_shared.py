@@ -64,17 +64,26 @@ def test_what_the_compiler_hands_over_has_the_bits_of_the_eager_function(
 
 
 @of_loops
+@every_function
+def test_wide_columns_are_handed_over_too(torch, recorded, function):
+    compiled, graphs = recorded
+    x, f = scores(torch), partial(function, axis=0)
+    assert torch.equal(compiled(f)(x), f(x))
+    assert handed_over(graphs)[0] == f"{function.__name__} primal"
+
+
+@of_loops
 @pytest.mark.parametrize(
     "f",
     [
-        partial(sm.softmax, axis=0),
+        lambda x: sm.softmax(x.reshape(-1, 8), axis=0),
         partial(sm.softmax, temperature=0.5),
         lambda x: sm.softmax(x[:8]),
         lambda x: sm.softmax(x.mT.contiguous().mT),
     ],
-    ids=["columns", "temperature", "few", "transposed"],
+    ids=["narrow columns", "temperature", "few", "transposed"],
 )
-def test_the_compiler_keeps_what_is_no_row_of_memory_or_not_worth_the_way(torch, recorded, f):
+def test_the_compiler_keeps_what_has_no_loop_or_is_not_worth_the_way(torch, recorded, f):
     compiled, graphs = recorded
     compiled(f)(scores(torch))
     assert handed_over(graphs) == []
