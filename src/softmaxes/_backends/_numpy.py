@@ -239,8 +239,9 @@ def _in_place(
     else:
         out = out.reshape(len(x), -1)
     work = partial(_plain, f, call, (Arrays(x, where), *state), out)
+    parts = _tiles(len(x), x.shape[-1], TILE) if state else _parts(x, call)  # no loop takes a state
     with np.errstate(all="ignore"):
-        each(work, _parts(x, call))
+        each(work, parts)
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
 
 
@@ -274,9 +275,7 @@ def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows:
             where = where if where is None else where[are_left]
         if where is not None:
             x, where = kept(x, where), None
-    left = np.arange(len(out))[rows]
-    for some in _tiles(len(left), x.shape[-1]):
-        _fill(f, call, matrices, out, left[some])
+    _fill(f, call, matrices, out, rows)
 
 
 def _roads(
@@ -357,10 +356,10 @@ def are_rows(x: Array, axis: Axes) -> bool:
 
 def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array) -> None:
     """Write the cotangents of scores in rows or columns of memory by the `pull` of a rule."""
-    if _as_columns(arrays.x, call.axis) is not None:
-        _pull_columns(f, call, arrays, u, out)
-    else:
+    if (size := _as_columns(arrays.x, call.axis)) is None:
         _write(loops().pulled, f, call, out, arrays, u)
+    else:
+        _pull_columns(f, call, arrays, u, out.reshape(size))
 
 
 def _write(
@@ -374,12 +373,9 @@ def _write(
         each(work, _parts(x, call))
 
 
-def _pull_columns(
-    f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array
-) -> None:
-    size = _as_columns(arrays.x, call.axis)
-    given = mapped(lambda a: np.broadcast_to(a, out.shape).reshape(size), arrays)
-    u, g = u.reshape(len(given.x), -1, given.x.shape[-1]), out.reshape(size)
+def _pull_columns(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, g: Array) -> None:
+    given = mapped(lambda a: np.broadcast_to(a, arrays.x.shape).reshape(g.shape), arrays)
+    u = u.reshape(len(g), -1, g.shape[-1])
     with quiet(np):
         are_right = loops().columns_pulled(f, given.x, given.where, u, g)
         _write_columns_left(partial(_fill, f, call), (given, u), g, are_right)

@@ -24,9 +24,8 @@ from softmaxes._backends._numba._columns import (
     reduce_columns,
     write_divisors,
 )
-from softmaxes._backends._numba._cotangents import FORMULAS, second
+from softmaxes._backends._numba._cotangents import FORMULAS, counted, of_logsumexp, second
 from softmaxes._backends._numba._numbers import inlined, lanes_of
-from softmaxes._backends._numba._rows import quotient
 from softmaxes._backends._numba._slices import BELOW, DIVISOR, LARGEST, two_sum
 from softmaxes._backends._numba._vectors import (
     Memory,
@@ -175,12 +174,7 @@ def _mapping(of: Callable[..., Any]) -> Any:
 @inlined()
 def _read_kept(u: Memory, where: Memory | None, row: int, start: int, places: Any) -> Any:
     numbers = read(u, row, start, places)
-    return _kept_numbers(numbers, kept_some(where, row, start, places, numbers))
-
-
-@inlined()
-def _kept_numbers(a: Any, mask: Any) -> Any:
-    return a if mask is None else select(mask, a, 0.0)
+    return counted(numbers, kept_some(where, row, start, places, numbers))
 
 
 @inlined()
@@ -208,7 +202,7 @@ def _scale_some(
 ) -> None:
     numbers, factor = read(terms, row, start, places), read(u, 0, start, places)
     a, b = load(state, FIRST, start, numbers), load(state, SECOND, start, numbers)
-    put(g, row, start, places, quotient(numbers, None, a, b) * factor)
+    put(g, row, start, places, of_logsumexp(numbers, None, a, b, factor))
 
 
 _scale = over_vectors(_scale_some)

@@ -42,7 +42,18 @@ from softmaxes._backends._numba._vectors import (
     store_first,
 )
 
-__all__ = ["COTANGENTS", "FORMULAS", "PASSES", "PULLS", "above", "second", "sum_of", "weigh"]
+__all__ = [
+    "COTANGENTS",
+    "FORMULAS",
+    "PASSES",
+    "PULLS",
+    "above",
+    "counted",
+    "of_logsumexp",
+    "second",
+    "sum_of",
+    "weigh",
+]
 
 
 def _row_by(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> Any:
@@ -162,15 +173,13 @@ def _summing(probability: Callable[..., Any], summand: Callable[..., Any]) -> An
         found = error = filled(terms, 0.0)
         for start in range(0, n - lanes + 1, lanes):
             y = probability(load(terms, row, start, found), None, largest, divisor)
-            of_u = _counted(load(u, row, start, found), kept(where, row, start, found))
+            of_u = counted(load(u, row, start, found), kept(where, row, start, found))
             store(p, row, start, y)
             found, error = two_sum(found, error, summand(y, of_u, repeated))
         if n % lanes:
             start, places = n - n % lanes, first_places(n % lanes, found)
             y = probability(load_first(terms, row, start, places), None, largest, divisor)
-            of_u = _counted(
-                load_first(u, row, start, places), kept_first(where, row, start, places)
-            )
+            of_u = counted(load_first(u, row, start, places), kept_first(where, row, start, places))
             store_first(p, row, start, places, y)
             found, error = two_sum(found, error, summand(y, of_u, repeated))
         return np.float64(folded(found)) + np.float64(folded(error))
@@ -179,7 +188,7 @@ def _summing(probability: Callable[..., Any], summand: Callable[..., Any]) -> An
 
 
 @inlined()
-def _counted(u: Any, mask: Any) -> Any:
+def counted(u: Any, mask: Any) -> Any:
     return u if mask is None else select(mask, u, 0.0)
 
 
@@ -198,12 +207,12 @@ def _mapping(of: Callable[..., Any]) -> Any:
         n, lanes, vectors = p.length, lanes_of(p), filled(p, numbers)
         like = vectors[0]
         for start in range(0, n - lanes + 1, lanes):
-            of_u = _counted(load(u, row, start, like), kept(where, row, start, like))
+            of_u = counted(load(u, row, start, like), kept(where, row, start, like))
             store(g, row, start, of(load(p, row, start, like), of_u, *vectors))
         if n % lanes:
             start, places = n - n % lanes, first_places(n % lanes, like)
             mask = kept_first(where, row, start, places)
-            of_u = _counted(load_first(u, row, start, places), mask)
+            of_u = counted(load_first(u, row, start, places), mask)
             found = of(load_first(p, row, start, places), of_u, *vectors)
             store_first(g, row, start, places, found)
 
@@ -236,11 +245,11 @@ def _of_log_softmax(p: Any, u: Any, u_dominant: Any, total: Any) -> Any:
 
 
 @inlined()
-def _of_logsumexp(term: Any, mask: Any, largest: Any, divisor: Any, u: Any) -> Any:
+def of_logsumexp(term: Any, mask: Any, largest: Any, divisor: Any, u: Any) -> Any:
     return quotient(term, None, largest, divisor) * u
 
 
-_sum_alone, weigh = _summing(_given, second), mapping(_of_logsumexp)
+_sum_alone, weigh = _summing(_given, second), mapping(of_logsumexp)
 
 # The summand of the sum that a cotangent has of a slice, and the cotangent with it.
 FORMULAS = {
