@@ -70,7 +70,7 @@ SEAM = {
     },
     "dask": {"_backends/_dask.py"},
     "numba": {
-        *(f"_backends/_numba/{name}.py" for name in ("_cache", "_numbers", "_vectors")),
+        *(f"_backends/_numba/{name}.py" for name in ("_cache", "_numbers", "_team", "_vectors")),
     },
     "cupy": set(),
     "array_api_strict": set(),

@@ -9,13 +9,20 @@ from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from functools import cache, partial
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
-__all__ = ["Team", "beside_threads_that_stay", "each", "together", "workers_of"]
+__all__ = ["Team", "beside_threads_that_stay", "each", "lent_team", "together", "workers_of"]
 
 FEW = 16  # parts, below which new threads cost more than they save
 
-Team: TypeAlias = Callable[[Callable[[], Any], int], None]  # calls on so many threads at once
+
+class Team(NamedTuple):
+    """The threads of a library: what calls a function of Python, or one of C, on so many at once."""
+
+    call: Callable[[Callable[[], Any], int], None]
+    parallel: int  # the address of the library's own, as GNU's `GOMP_parallel`
+    limit: Callable[[], int]  # of the number of threads
+
 
 _here = threading.local()
 
@@ -68,8 +75,8 @@ def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
 
 def together(workers: int, f: Callable[..., Any], *arguments: Any) -> None:
     """Call f(*arguments) on so many threads, of which this is one, and wait for no others that stay."""
-    if (team := getattr(_here, "team", None)) is not None:
-        team(partial(f, *arguments), workers)
+    if (team := lent_team()) is not None:
+        team.call(partial(f, *arguments), workers)
         return
     with _threads(workers - 1) as start:
         for _ in range(workers - 1):
@@ -108,6 +115,11 @@ def _kept_threads(workers: int, process: int) -> Callable[..., Any]:
 
 def _carry_out(f: Callable[..., Any], *arguments: Any) -> None:
     f(*arguments)  # which nothing refers to any longer than that
+
+
+def lent_team() -> Team | None:
+    """Return the threads that the library of this call lends, if it does."""
+    return getattr(_here, "team", None)
 
 
 def _keeps_threads() -> bool:

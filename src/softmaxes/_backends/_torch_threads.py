@@ -27,8 +27,8 @@ _PROCESS = os.getpid()  # a fork copies no threads, and the library would wait f
 
 
 def team() -> Team | None:
-    """Return what does work on so many threads at once, of which this is one; None where it cannot be."""
-    return None if _parallel is None or os.getpid() != _PROCESS else _at_once
+    """Return PyTorch's threads, of which this is one; None where they cannot be had."""
+    return None if os.getpid() != _PROCESS else _team
 
 
 def _at_once(work: Callable[[], None], workers: int) -> None:
@@ -58,3 +58,7 @@ def _entry_point() -> Any:
 
 
 _parallel = _entry_point()
+_team = None
+if _parallel is not None:
+    _address = ctypes.cast(_parallel, ctypes.c_void_p).value or 0
+    _team = Team(_at_once, _address, torch.get_num_threads)

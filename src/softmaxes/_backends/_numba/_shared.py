@@ -15,8 +15,9 @@ import numpy as np
 
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import compiled, inlined
+from softmaxes._backends._numba._team import in_team
 from softmaxes._backends._numba._vectors import add_to
-from softmaxes._backends._threads import together, workers_of
+from softmaxes._backends._threads import lent_team, together, workers_of
 
 __all__ = ["end_of", "in_phases", "on_threads", "rows_after", "wait_for"]
 
@@ -34,7 +35,7 @@ def on_threads(loop: Callable[..., Any], rows: int, n: int, *arguments: Any) -> 
         loop(None, *arguments)
         return
     turns = np.asarray([0, 0, max(1, rows // (SHARES * workers))])
-    together(workers, loop, turns, *arguments)
+    _together(workers, loop, turns, *arguments)
     while not _are_done(turns, rows):
         time.sleep(1e-4)
 
@@ -46,7 +47,14 @@ def in_phases(loop: Callable[..., Any], rows: int, phases: int, *arguments: Any)
     if (workers := workers_of(rows)) < 2:
         loop(turns, *arguments)
         return
-    together(workers, loop, turns, *arguments)
+    _together(workers, loop, turns, *arguments)
+
+
+def _together(workers: int, loop: Callable[..., Any], *arguments: Any) -> None:
+    if (team := lent_team()) is None:
+        together(workers, loop, *arguments)
+    else:
+        in_team(loop)(team.parallel, min(workers, team.limit()), *arguments)
 
 
 @inlined()
