@@ -33,8 +33,8 @@ def are_pairs(f: Any, p: Array, arrays: Arrays, u: Array) -> bool:
     return p.size > 0 and u.shape == p.shape and all(a is None for a in options)
 
 
-def of_rows(f: Any, p: Array, arrays: Arrays, u: Array) -> tuple[Array, Array] | None:
-    """Return the cotangents and for which rows they are right; None if for none."""
+def of_rows(f: Any, p: Array, arrays: Arrays, u: Array) -> tuple[Array, Array | None] | None:
+    """Return the cotangents and for which rows they are right, None for all; None if for no row."""
     if not are_pairs(f, p, arrays, u):
         return None
     if loops() is not None and p.dtype in BOUNDS:

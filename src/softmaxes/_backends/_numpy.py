@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
 from softmaxes._states import State
 
-__all__ = ["are_rows", "by_rows", "has_pull", "pulled"]
+__all__ = ["are_rows", "by_rows", "has_pull", "in_rows", "pulled"]
 
 SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
 WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
@@ -134,9 +134,11 @@ def _general(f: Callable[..., Array], call: Call, matrices: Any, rows: Any) -> A
 
 
 def _write_left(
-    f: Callable[..., Array], call: Call, tiles: Any, y: Array, are_right: Array
+    f: Callable[..., Array], call: Call, tiles: Any, y: Array, are_right: Array | None
 ) -> None:
     """Write the results of the rows for which they are not right, by the formula as it stands."""
+    if are_right is None:  # they are for all
+        return
     for rows in _left(are_right, leaves(tiles)[0].shape[-1]):
         y[rows] = f(*mapped(partial(_tile, call=call, rows=rows), tiles), axis=(-1,), xp=np)
 
@@ -338,6 +340,48 @@ def _of_pairs(
     out = np.empty(p.shape, call.dtype)
     _write(loops().cotangents, f, call, out, p, Arrays(None), u)
     return out
+
+
+def in_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array | None:
+    """
+    Return f(*arguments) by a loop, in few calls, where the slices of all arrays are rows as loops read them.
+
+    It is None where they are not, or where an option asks for more.
+    """
+    first, *others = leaves(arguments)
+    known = _rows_of(f, call.axis, first.shape, *(a.shape for a in others))
+    if known is None or not all(_is_read(a, call) for a in (first, *others)):
+        return None
+    is_pair = f in _cotangents.FORMULAS
+    if not (_cotangents.are_pairs(f, *arguments) if is_pair else _is_plain(*arguments)):
+        return None
+    rows, shape = known
+    y = np.empty(shape, call.dtype)
+    matrices, out = mapped(lambda a: a.reshape(rows, -1), (arguments, y))
+    are_right = loops().loop_of(f)(f, *matrices, out)
+    if are_right is not None:
+        with quiet(np):
+            _write_left(f, call, matrices, out, are_right)
+    return y
+
+
+@lru_cache(maxsize=1024)
+def _rows_of(
+    f: Any, axis: Axes, shape: tuple[int, ...], *others: tuple[int, ...]
+) -> tuple[int, tuple[int, ...]] | None:
+    """Return how many rows contiguous arrays have, and the shape of f of them; None if no loop takes them all."""
+    k = len(axis)
+    if loops() is None or loops().loop_of(f) is None or axis != tuple(range(-k, 0)):
+        return None
+    rows, n, reduced = math.prod(shape[:-k]), math.prod(shape[-k:]), (*shape[:-k], *(1,) * k)
+    fits = rows * n > 0 and (n <= loops().PART or rows == 1)
+    if not fits or any(a not in (shape, reduced) for a in others):
+        return None
+    return rows, reduced if f in FORMULAS and FORMULAS[f].reduces else shape
+
+
+def _is_read(a: Array, call: Call) -> bool:
+    return bool(a.flags.c_contiguous) and a.dtype in (call.working, np.bool_)
 
 
 def has_pull(f: Callable[..., Array], axis: Axes, arrays: Arrays) -> bool:

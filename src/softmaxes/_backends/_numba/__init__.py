@@ -47,6 +47,7 @@ __all__ = [
     "columns",
     "columns_pulled",
     "cotangents",
+    "loop_of",
     "pulled",
     "reads",
     "rows",
@@ -89,17 +90,18 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
     return of_few
 
 
-def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:
-    """Write the results of a formula of `_primals`, and return for which rows they are right."""
+def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
+    """Write the results of a formula of `_primals`; return for which rows they are right, None if for all."""
     x, where, excess = _stored(arrays.x), _mask(arrays), np.empty((len(out), 1))
     working = _working(x)
     y = _place(out, working, np.float64 if FORMULAS[f].reduces else working)
     if x.shape[1] <= PART:
-        on_threads(ROWS[f], *x.shape, x, where, y, excess)
+        are_all = on_threads(ROWS[f], *x.shape, x, where, y, excess)
     else:
-        long_row(f, x, where, _wide(y, x) if f is _primals.softmax else y, y, excess)
+        room = _wide(y, x) if f is _primals.softmax else y
+        are_all = long_row(f, x, where, room, y, excess)
     _put(y, out)
-    return ~np.isnan(excess)
+    return None if are_all else ~np.isnan(excess)
 
 
 def _stored(a: Array) -> Array:
@@ -133,6 +135,14 @@ def _put(y: Array, out: Array) -> None:
         out[...] = y
 
 
+@cache
+def loop_of(f: Any) -> Callable[..., Array | None] | None:
+    """Return which of these functions writes the results of rows by f."""
+    if f in ROWS:
+        return rows
+    return pulled if f in PULLS else cotangents if f in COTANGENTS else None
+
+
 def columns(f: Callable[..., Array], x: Array, where: Array | None, out: Array) -> Array:
     """Write the results of the columns of matrices to out, and return for which they are right."""
     return ~np.isnan(_on_columns(COLUMNS[f], x, where, None, out))
@@ -154,20 +164,20 @@ def _on_columns(loop: Any, x: Array, where: Array | None, u: Array | None, out: 
     return right
 
 
-def cotangents(f: Any, p: Array, _: Arrays, u: Array, g: Array) -> Array:
-    """Write the cotangents by a VJP of `_rules`, and return for which rows they are right."""
+def cotangents(f: Any, p: Array, _: Arrays, u: Array, g: Array) -> Array | None:
+    """Write the cotangents by a VJP of `_rules`, and return what `rows` does."""
     sums = np.empty(len(p))
-    on_threads(COTANGENTS[f], *p.shape, p, u, g, sums)
-    return np.isfinite(sums)
+    are_all = on_threads(COTANGENTS[f], *p.shape, p, u, g, sums)
+    return None if are_all else np.isfinite(sums)
 
 
-def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array:
-    """Write the cotangents of scores by the `pull` of a rule, and return for which rows they are right."""
+def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array | None:
+    """Write the cotangents of scores by the `pull` of a rule, and return what `rows` does."""
     x, where, u, sums = _stored(arrays.x), _mask(arrays), _stored(u), np.empty(len(out))
     g = _place(out, _working(x), _working(x))
     if x.shape[1] <= PART:
-        on_threads(PULLS[f], *x.shape, x, where, u, g, sums)
+        are_all = on_threads(PULLS[f], *x.shape, x, where, u, g, sums)
     else:
-        long_row_pulled(f, x, where, u, _wide(g, x), g, sums)
+        are_all = long_row_pulled(f, x, where, u, _wide(g, x), g, sums)
     _put(g, out)
-    return np.isfinite(sums)
+    return None if are_all else np.isfinite(sums)

@@ -89,8 +89,8 @@ def _row_by(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> A
 def _over_pairs(of_row: Callable[..., Any]) -> Any:
     """Return a loop over rows of probabilities and cotangents."""
 
-    def loop(turns: Array | None, p: Array, u: Array, g: Array, sums: Array) -> None:
-        of_p, of_u, of_g = memory_of(p), memory_of(u), memory_of(g)
+    def loop(turns: Array | None, p: Array, u: Array, g: Array, sums: Array) -> bool:
+        of_p, of_u, of_g, all_are_right = memory_of(p), memory_of(u), memory_of(g), True
         first = rows_after(turns, 0)
         while first < len(p):
             stop = end_of(turns, first, len(p))
@@ -98,7 +98,9 @@ def _over_pairs(of_row: Callable[..., Any]) -> Any:
                 largest = _largest(of_p, row)
                 total = of_row(of_p, None, of_u, row, (largest, 1.0), of_g, of_g)
                 sums[row] = total if largest > 0.0 else np.nan
+                all_are_right = all_are_right and np.isfinite(sums[row])
             first = rows_after(turns, stop - first)
+        return all_are_right
 
     return compiled()(loop)
 
@@ -112,10 +114,10 @@ def _over_scores(of_row: Callable[..., Any]) -> Any:
 
     def loop(
         turns: Array | None, x: Array, where: Array | None, u: Array, g: Array, sums: Array
-    ) -> None:
+    ) -> bool:
         scores, mask, of_u, of_g = memory_of(x), memory_of(where), memory_of(u), memory_of(g)
         room, found = new_room(scores, 1), room_of_slices(np.float64(0.0))
-        terms = row_of(memory_of(room), 0)
+        terms, all_are_right = row_of(memory_of(room), 0), True
         first = rows_after(turns, 0)
         while first < len(x):
             stop = end_of(turns, first, len(x))
@@ -124,8 +126,10 @@ def _over_scores(of_row: Callable[..., Any]) -> Any:
                 scale = found[LARGEST, 0], found[DIVISOR, 0]
                 total = of_row(terms, mask, of_u, row, scale, terms, of_g)
                 sums[row] = total if found[BELOW, 0] >= 0.0 else np.nan
+                all_are_right = all_are_right and np.isfinite(sums[row])
             first = rows_after(turns, stop - first)
         room[0, 0] = 0.0  # up to here it must live, to which `terms` does not refer
+        return all_are_right
 
     return compiled()(loop)
 

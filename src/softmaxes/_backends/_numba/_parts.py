@@ -57,18 +57,18 @@ def long_row(
     room: Array,
     y: Array,
     excess: Array,
-) -> None:
+) -> bool | None:
     """Do what the loop over rows does, for one row, with room for its terms."""
     found = np.empty((-(-x.shape[1] // PART), FOUND))
-    in_phases(VALUES[f], len(found), PHASES, x, where, room, y, found, excess)
+    return in_phases(VALUES[f], len(found), PHASES, x, where, room, y, found, excess)
 
 
 def long_row_pulled(
     f: Any, x: Array, where: Array | None, u: Array, room: Array, g: Array, sums: Array
-) -> None:
+) -> bool | None:
     """Do what the loop over rows of scores and cotangents does, for one row, with room for its terms."""
     found = np.empty((-(-x.shape[1] // PART), FOUND))
-    in_phases(PULLED[f], len(found), PHASES, x, where, u, room, g, found, sums)
+    return in_phases(PULLED[f], len(found), PHASES, x, where, u, room, g, found, sums)
 
 
 class _Row(NamedTuple):
@@ -192,11 +192,12 @@ def _of_values(result: Callable[..., None], *, has_terms: bool) -> Any:
         y: Array,
         found: Array,
         excess: Array,
-    ) -> None:
+    ) -> bool:
         known, terms = room_of_slices(np.float64(0.0)), memory_of(room) if has_terms else None
         row = _Row(memory_of(x), memory_of(where), terms, None, memory_of(y))
         _reduce(turns, row, found, known, excess)
         end(turns, row, found, known, excess)
+        return not np.isnan(excess[0, 0])
 
     return compiled()(loop)
 
@@ -244,11 +245,12 @@ def _of_cotangents(end: Callable[..., None]) -> Any:
         g: Array,
         found: Array,
         sums: Array,
-    ) -> None:
+    ) -> bool:
         known = room_of_slices(np.float64(0.0))
         row = _Row(memory_of(x), memory_of(where), memory_of(room), memory_of(u), memory_of(g))
         _reduce(turns, row, found, known, sums)
         end(turns, row, found, known, sums)
+        return bool(np.isfinite(sums[0]))
 
     return compiled()(loop)
 

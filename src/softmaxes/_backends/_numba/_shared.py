@@ -28,33 +28,36 @@ SHARES = 4  # turns for each thread, so that one that is held up takes fewer
 LOOKS = 1 << 14  # at whether all are done, before this thread sleeps
 
 
-def on_threads(loop: Callable[..., Any], rows: int, n: int, *arguments: Any) -> None:
-    """Call a loop over rows of n entries, on as many threads as they are worth."""
+def on_threads(loop: Callable[..., Any], rows: int, n: int, *arguments: Any) -> bool | None:
+    """
+    Call a loop over rows of n entries, on as many threads as they are worth.
+
+    Return whether it says True on all of them, if that is known.
+    """
     workers = workers_of(rows * n // PART)
     if workers < 2:
-        loop(None, *arguments)
-        return
+        return bool(loop(None, *arguments))
     turns = np.asarray([0, 0, max(1, rows // (SHARES * workers))])
-    _together(workers, loop, turns, *arguments)
+    says_true = _together(workers, loop, turns, *arguments)
     while not _are_done(turns, rows):
         time.sleep(1e-4)
+    return says_true
 
 
-def in_phases(loop: Callable[..., Any], rows: int, phases: int, *arguments: Any) -> None:
-    """Call a loop that takes rows one by one in each of its phases, on as many threads as they are worth."""
+def in_phases(loop: Callable[..., Any], rows: int, phases: int, *arguments: Any) -> bool | None:
+    """Do the same for a loop that takes rows one by one in each of its phases."""
     turns = np.zeros((phases, 3), np.int64)
     turns[:, STEP] = 1
     if (workers := workers_of(rows)) < 2:
-        loop(turns, *arguments)
-        return
-    _together(workers, loop, turns, *arguments)
+        return bool(loop(turns, *arguments))
+    return _together(workers, loop, turns, *arguments)
 
 
-def _together(workers: int, loop: Callable[..., Any], *arguments: Any) -> None:
+def _together(workers: int, loop: Callable[..., Any], *arguments: Any) -> bool | None:
     if (team := lent_team()) is None:
         together(workers, loop, *arguments)
-    else:
-        in_team(loop)(team.parallel, min(workers, team.limit()), *arguments)
+        return None
+    return bool(in_team(loop)(team.parallel, min(workers, team.limit()), *arguments))
 
 
 @inlined()
