@@ -27,17 +27,20 @@ class Team(NamedTuple):
 _here = threading.local()
 
 
-@contextmanager
-def beside_threads_that_stay(team: Team | None = None) -> Iterator[None]:
+class beside_threads_that_stay:  # noqa: N801  a context
     """
     Let a call of a library that keeps threads share its work, on whichever thread, with ones that stay.
 
     They are the team of the library itself, where it lends that.
     """
-    _here.keeps_threads, _here.team = True, team
-    try:
-        yield
-    finally:
+
+    def __init__(self, team: Team | None = None) -> None:
+        self.team = team
+
+    def __enter__(self) -> None:
+        _here.keeps_threads, _here.team = True, self.team
+
+    def __exit__(self, *_: object) -> None:
         _here.keeps_threads, _here.team = False, None
 
 
@@ -128,16 +131,24 @@ def _keeps_threads() -> bool:
 
 def _allowed() -> int:
     """Return the number of threads to use: one where others already share the work."""
-    from multiprocessing import parent_process
-
     is_free = _keeps_threads() or threading.current_thread() is threading.main_thread()
-    if not is_free or parent_process() is not None:
+    if not is_free or _is_worker(os.getpid()):
         return 1
-    own = os.environ.get("SOFTMAXES_NUM_THREADS")
+    own, team = os.environ.get("SOFTMAXES_NUM_THREADS"), lent_team()
     if own is not None and not (own.isdecimal() and int(own) > 0):
         raise ValueError(f"SOFTMAXES_NUM_THREADS must be a positive integer, got {own!r}")
+    if own is None and team is not None:
+        return team.limit()
     of_all = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return int(own or (of_all if of_all.isdecimal() else 0)) or _processors()
+
+
+@cache
+def _is_worker(process: int) -> bool:
+    """Tell whether this process is one of `multiprocessing`."""
+    from multiprocessing import parent_process
+
+    return parent_process() is not None
 
 
 def _processors() -> int:
