@@ -24,6 +24,7 @@ __all__ = [
     "as_real",
     "device",
     "familiar",
+    "is_compiled_by_torch",
     "is_kind",
     "known",
     "last_name",
@@ -125,9 +126,15 @@ def familiar(a: Any) -> Namespace:
             EAGER_JAX.add(type(a))
         return jax.numpy
     torch = sys.modules.get("torch")
-    if torch is None or type(a) is not torch.Tensor or torch.compiler.is_compiling():
+    if torch is None or type(a) is not torch.Tensor or is_compiled_by_torch(a):
         return None  # its compiler warns of the caches in which the answers are
     return namespace_of(a)
+
+
+def is_compiled_by_torch(a: Any) -> bool:
+    """Tell whether the compiler of PyTorch looks at what is done with a tensor."""
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and type(a) is torch.Tensor and torch.compiler.is_compiling()
 
 
 def _made_by_numpy(name: str, value: Any, kind: Kind) -> Array:

@@ -23,6 +23,7 @@ from softmaxes._arrays import (
     checked,
     familiar,
     is_alone,
+    is_compiled_by_torch,
     library,
     mapped,
     outlined,
@@ -61,6 +62,11 @@ def called(
             y = _shortcut(rule, name, outlined(x, axis, keepdims, xp))(x)
             if y is not None:
                 return y
+        elif is_compiled_by_torch(x):
+            from softmaxes._backends import _torch
+
+            if _torch.is_ordinary(x, axis):
+                return _torch.in_one_node(rule.primal.__name__, name, x, axis, keepdims)
     return value(rule, checked(**{name: x}, axis=axis, keepdims=keepdims, **options))
 
 
