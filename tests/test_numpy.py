@@ -156,6 +156,33 @@ def test_a_long_row_is_computed_in_threads_to_the_same_bits(function, monkeypatc
         np.testing.assert_array_equal(one[1], several[1])
 
 
+@pytest.mark.skipif(loops() is None, reason="a row is not computed in parts")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("of_scores", [False, True], ids=["probabilities", "scores"])
+@pytest.mark.parametrize("rule", [_rules.softmax, _rules.log_softmax], ids=["softmax", "log"])
+def test_cotangents_of_a_long_row_are_computed_in_threads_to_the_same_bits(
+    rule, of_scores, dtype, monkeypatch
+):
+    used, x = threads_used(monkeypatch), np.random.default_rng(8).normal(size=(1, LONG))
+    x, u = x.astype(dtype), x[:, ::-1].astype(dtype)
+    for top in (0.0, 15.0, 40.0):  # of which one has half of the sum, and one nearly all
+        x[0, LONG // 2], found = top, np.empty((2, 1, LONG), dtype)
+        p = sm.softmax(x)
+        for g, threads in zip(found, (1, 2), strict=True):
+            monkeypatch.setenv("SOFTMAXES_NUM_THREADS", str(threads))
+            used.clear()
+            if of_scores:
+                loops().pulled(rule.pull, Arrays(x), u, g)
+            else:
+                loops().cotangents(rule.vjp, p, Arrays(None), u, g)
+            assert (len(used) > 1) == (threads > 1)
+        np.testing.assert_array_equal(*found)
+        p, exact = p.astype("longdouble"), u.astype("longdouble")
+        expected = rule.vjp(p, Arrays(None), exact, axis=(-1,), xp=np)
+        scale = np.sum(p * np.abs(exact)) + np.abs(exact) + p * np.abs(np.sum(exact))
+        assert (np.abs(found[0] - expected) <= 9 * np.finfo(dtype).eps * scale).all()
+
+
 @every_function
 def test_rows_that_are_not_ordinary_have_the_same_bits_in_every_batch(function, scores):
     alone = np.concatenate([np.atleast_1d(function(row, axis=-1)) for row in scores])

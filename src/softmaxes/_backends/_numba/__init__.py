@@ -33,7 +33,12 @@ from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba._columns import COLUMNS, LONG
 from softmaxes._backends._numba._columns_pulled import PULLS_OF_COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
-from softmaxes._backends._numba._parts import PART, long_row, long_row_pulled
+from softmaxes._backends._numba._parts import (
+    PART,
+    long_row,
+    long_row_of_cotangents,
+    long_row_pulled,
+)
 from softmaxes._backends._numba._rows import ROWS
 from softmaxes._backends._numba._shared import on_threads
 from softmaxes._backends._numba._slices import TOGETHER
@@ -167,7 +172,10 @@ def _on_columns(loop: Any, x: Array, where: Array | None, u: Array | None, out: 
 def cotangents(f: Any, p: Array, _: Arrays, u: Array, g: Array) -> Array | None:
     """Write the cotangents by a VJP of `_rules`, and return what `rows` does."""
     sums = np.empty(len(p))
-    are_all = on_threads(COTANGENTS[f], *p.shape, p, u, g, sums)
+    if p.shape[1] <= PART:
+        are_all = on_threads(COTANGENTS[f], *p.shape, p, u, g, sums)
+    else:
+        are_all = long_row_of_cotangents(f, p, u, g, sums)
     return None if are_all else np.isfinite(sums)
 
 

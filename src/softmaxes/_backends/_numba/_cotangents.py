@@ -46,9 +46,11 @@ __all__ = [
     "COTANGENTS",
     "FORMULAS",
     "PASSES",
+    "PASSES_OF_PAIRS",
     "PULLS",
     "above",
     "counted",
+    "largest_in",
     "of_logsumexp",
     "second",
     "sum_of",
@@ -73,11 +75,12 @@ def _row_by(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> A
         largest, half = scale[0], 0.5 * scale[1]
         place = above(terms, row, half) if largest > half else -1
         u_dominant = np.float64(u[row, place]) if place >= 0 else 0.0
-        total = sum_of_products(terms, where, u, row, (*scale, u_dominant), room)
+        total = sum_of_products(terms, where, u, row, (*scale, u_dominant))
+        numbers = *scale, u_dominant, total
         if place < 0:
-            write(room, where, u, row, (u_dominant, total), g)
+            write(terms, where, u, row, numbers, g)
         else:
-            write(room, where, u, row, (u_dominant, total), room)
+            write(terms, where, u, row, numbers, room)
             room[row, place] = 0.0
             room[row, place] = -sum_of(room, row)
             copy(room, None, row, (), g)
@@ -95,9 +98,9 @@ def _over_pairs(of_row: Callable[..., Any]) -> Any:
         while first < len(p):
             stop = end_of(turns, first, len(p))
             for row in range(first, stop):
-                largest = _largest(of_p, row)
-                total = of_row(of_p, None, of_u, row, (largest, 1.0), of_g, of_g)
-                sums[row] = total if largest > 0.0 else np.nan
+                top = largest_in(of_p, row)
+                total = of_row(of_p, None, of_u, row, (top, 1.0), of_g, of_g)
+                sums[row] = total if top > 0.0 else np.nan
                 all_are_right = all_are_right and np.isfinite(sums[row])
             first = rows_after(turns, stop - first)
         return all_are_right
@@ -143,15 +146,15 @@ def _row_of_logsumexp(
 
 
 @inlined()
-def _largest(p: Memory, row: int) -> Any:
+def largest_in(p: Memory, row: int) -> Any:
     """Return the largest probability."""
-    n, lanes, largest = p.length, lanes_of(p), filled(p, 0.0)
+    n, lanes, found = p.length, lanes_of(p), filled(p, 0.0)
     for start in range(0, n - lanes + 1, lanes):
-        largest = max(load(p, row, start, largest), largest)
+        found = max(load(p, row, start, found), found)
     if n % lanes:
-        places = first_places(n % lanes, largest)
-        largest = max(load_first(p, row, n - n % lanes, places), largest)
-    return highest_of(largest)
+        places = first_places(n % lanes, found)
+        found = max(load_first(p, row, n - n % lanes, places), found)
+    return highest_of(found)
 
 
 @inlined()
@@ -165,14 +168,14 @@ def above(p: Memory, row: int, number: float) -> int:
     return place if place < n else -1
 
 
-def _summing(probability: Callable[..., Any], summand: Callable[..., Any]) -> Any:
-    """Return a loop that writes the probabilities of a row, and returns the sum of `summand(p, u, number)`."""
+def _summing(
+    probability: Callable[..., Any], summand: Callable[..., Any], *, where_to: Callable[..., Any]
+) -> Any:
+    """Return the sum over a row of `summand(p, u, number)`; the probabilities are written if there is where to."""
 
     @inlined()
-    def total(
-        terms: Memory, where: Memory | None, u: Memory, row: int, numbers: Any, p: Memory
-    ) -> float:
-        n, lanes = terms.length, lanes_of(terms)
+    def total(terms: Memory, where: Memory | None, u: Memory, row: int, numbers: Any) -> float:
+        n, lanes, p = terms.length, lanes_of(terms), where_to(terms)
         largest, divisor, repeated = filled(terms, numbers)
         found = error = filled(terms, 0.0)
         for start in range(0, n - lanes + 1, lanes):
@@ -198,27 +201,37 @@ def counted(u: Any, mask: Any) -> Any:
 
 @inlined()
 def sum_of(a: Memory, row: int) -> Any:
-    return _sum_alone(a, None, a, row, (0.0, 0.0, 0.0), a)
+    return _sum_alone(a, None, a, row, (0.0, 0.0, 0.0))
 
 
-def _mapping(of: Callable[..., Any]) -> Any:
-    """Return a loop that writes `of` the entries of two rows and some numbers."""
+@inlined()
+def _there(terms: Memory) -> Memory:
+    return terms
+
+
+@inlined()
+def _nowhere(terms: Memory) -> None:
+    return None
+
+
+def _mapping(probability: Callable[..., Any], of: Callable[..., Any]) -> Any:
+    """Return a loop that writes `of(p, u, number, sum)` for the entries of two rows."""
 
     @inlined()
     def write(
-        p: Memory, where: Memory | None, u: Memory, row: int, numbers: Any, g: Memory
+        terms: Memory, where: Memory | None, u: Memory, row: int, numbers: Any, g: Memory
     ) -> None:
-        n, lanes, vectors = p.length, lanes_of(p), filled(p, numbers)
-        like = vectors[0]
+        n, lanes, like = terms.length, lanes_of(terms), filled(terms, 0.0)
+        largest, divisor, number, total = filled(terms, numbers)
         for start in range(0, n - lanes + 1, lanes):
+            p = probability(load(terms, row, start, like), None, largest, divisor)
             of_u = counted(load(u, row, start, like), kept(where, row, start, like))
-            store(g, row, start, of(load(p, row, start, like), of_u, *vectors))
+            store(g, row, start, of(p, of_u, number, total))
         if n % lanes:
             start, places = n - n % lanes, first_places(n % lanes, like)
-            mask = kept_first(where, row, start, places)
-            of_u = counted(load_first(u, row, start, places), mask)
-            found = of(load_first(p, row, start, places), of_u, *vectors)
-            store_first(g, row, start, places, found)
+            p = probability(load_first(terms, row, start, places), None, largest, divisor)
+            of_u = counted(load_first(u, row, start, places), kept_first(where, row, start, places))
+            store_first(g, row, start, places, of(p, of_u, number, total))
 
     return write
 
@@ -253,22 +266,29 @@ def of_logsumexp(term: Any, mask: Any, largest: Any, divisor: Any, u: Any) -> An
     return quotient(term, None, largest, divisor) * u
 
 
-_sum_alone, weigh = _summing(_given, second), mapping(of_logsumexp)
+_sum_alone = _summing(_given, second, where_to=_nowhere)
+weigh = mapping(of_logsumexp)
 
 # The summand of the sum that a cotangent has of a slice, and the cotangent with it.
 FORMULAS = {
     _rules.softmax: (_product, _of_softmax),
     _rules.log_softmax: (second, _of_log_softmax),
 }
-COTANGENTS = {
-    rule.vjp: _over_pairs(_row_by(_summing(_given, summand), _mapping(of)))
+
+
+def _passes(summand: Callable[..., Any], of: Callable[..., Any]) -> tuple[Any, Any]:
+    """Return what sums over a row of scores, and what writes the cotangents."""
+    if summand is second:  # which needs no probabilities: they are used as they are made
+        return _summing(quotient, summand, where_to=_nowhere), _mapping(quotient, of)
+    return _summing(quotient, summand, where_to=_there), _mapping(_given, of)
+
+
+PASSES = {rule.pull: _passes(*formulas) for rule, formulas in FORMULAS.items()}
+PASSES_OF_PAIRS = {
+    rule.vjp: (_summing(_given, summand, where_to=_nowhere), _mapping(_given, of))
     for rule, (summand, of) in FORMULAS.items()
 }
-# Of a row of scores: what writes the probabilities and sums, and what writes the cotangents.
-PASSES = {
-    rule.pull: (_summing(quotient, summand), _mapping(of))
-    for rule, (summand, of) in FORMULAS.items()
-}
+COTANGENTS = {f: _over_pairs(_row_by(*passes)) for f, passes in PASSES_OF_PAIRS.items()}
 PULLS = {f: _over_scores(_row_by(*passes)) for f, passes in PASSES.items()} | {
     _rules.logsumexp.pull: _over_scores(_row_of_logsumexp)
 }

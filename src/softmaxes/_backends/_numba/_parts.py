@@ -14,7 +14,14 @@ import numpy as np
 
 from softmaxes import _primals, _rules
 from softmaxes._arrays import Array
-from softmaxes._backends._numba._cotangents import PASSES, above, sum_of, weigh
+from softmaxes._backends._numba._cotangents import (
+    PASSES,
+    PASSES_OF_PAIRS,
+    above,
+    largest_in,
+    sum_of,
+    weigh,
+)
 from softmaxes._backends._numba._numbers import compiled, inlined
 from softmaxes._backends._numba._rows import (
     Row,
@@ -42,7 +49,7 @@ from softmaxes._backends._numba._slices import (
 from softmaxes._backends._numba._vectors import Memory, filled, first_of, memory_of, part_of
 from softmaxes._backends._sums import TILE as PART
 
-__all__ = ["PART", "copied", "long_row", "long_row_pulled"]
+__all__ = ["PART", "copied", "long_row", "long_row_of_cotangents", "long_row_pulled"]
 
 # What is found of a part: of its scores and terms, as in `_rows`; where a probability above 1/2 is, -1 if
 # nowhere, and the cotangent there; the sums of products, and of cotangents of scores.
@@ -71,14 +78,21 @@ def long_row_pulled(
     return in_phases(PULLED[f], len(found), PHASES, x, where, u, room, g, found, sums)
 
 
+def long_row_of_cotangents(f: Any, p: Array, u: Array, g: Array, sums: Array) -> bool | None:
+    """Do what the loop over rows of probabilities and cotangents does, for one row."""
+    found = np.empty((-(-p.shape[1] // PART), FOUND))
+    return in_phases(COTANGENTS[f], len(found), PHASES, p, u, g, found, sums)
+
+
 class _Row(NamedTuple):
-    """The memory of a row, or of a part of it; None for what is not there."""
+    """The memory of a row, or of a part of it, and room for cotangents; None for what is not there."""
 
     x: Memory
     where: Memory
     terms: Memory
     u: Memory
     y: Memory
+    room: Memory
 
 
 PHASES = 7
@@ -109,6 +123,7 @@ def _part(row: _Row, start: int) -> _Row:
         part_of(row.terms, start, stop),
         part_of(row.u, start, stop),
         part_of(row.y, start, stop),
+        part_of(row.room, start, stop),
     )
 
 
@@ -194,7 +209,7 @@ def _of_values(result: Callable[..., None], *, has_terms: bool) -> Any:
         excess: Array,
     ) -> bool:
         known, terms = room_of_slices(np.float64(0.0)), memory_of(room) if has_terms else None
-        row = _Row(memory_of(x), memory_of(where), terms, None, memory_of(y))
+        row = _Row(memory_of(x), memory_of(where), terms, None, memory_of(y), None)
         _reduce(turns, row, found, known, excess)
         end(turns, row, found, known, excess)
         return not np.isnan(excess[0, 0])
@@ -246,8 +261,8 @@ def _of_cotangents(end: Callable[..., None]) -> Any:
         found: Array,
         sums: Array,
     ) -> bool:
-        known = room_of_slices(np.float64(0.0))
-        row = _Row(memory_of(x), memory_of(where), memory_of(room), memory_of(u), memory_of(g))
+        known, terms = room_of_slices(np.float64(0.0)), memory_of(room)
+        row = _Row(memory_of(x), memory_of(where), terms, memory_of(u), memory_of(g), terms)
         _reduce(turns, row, found, known, sums)
         end(turns, row, found, known, sums)
         return bool(np.isfinite(sums[0]))
@@ -260,20 +275,20 @@ def _pulling(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> 
 
     @inlined()
     def _second(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
-        numbers = known[LARGEST, 0], known[DIVISOR, 0], _u_dominant(found)
-        found[i, TOTAL] = sum_of_products(part.terms, part.where, part.u, 0, numbers, part.terms)
+        numbers = *_scale_of(known), _u_dominant(found)
+        found[i, TOTAL] = sum_of_products(part.terms, part.where, part.u, 0, numbers)
 
     @inlined()
     def _third(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
-        numbers = _u_dominant(found), np.sum(found[:, TOTAL])
-        write(part.terms, part.where, part.u, 0, numbers, part.terms)
+        numbers = *_scale_of(known), _u_dominant(found), np.sum(found[:, TOTAL])
+        write(part.terms, part.where, part.u, 0, numbers, part.room)
         if found[i, PLACE] >= 0.0:
-            part.terms[0, int(found[i, PLACE])] = 0.0
-        found[i, REST] = sum_of(part.terms, 0)
+            part.room[0, int(found[i, PLACE])] = 0.0
+        found[i, REST] = sum_of(part.room, 0)
 
     @inlined()
     def _only(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
-        numbers = 0.0, np.sum(found[:, TOTAL])
+        numbers = *_scale_of(known), 0.0, np.sum(found[:, TOTAL])
         write(part.terms, part.where, part.u, 0, numbers, part.y)
         _tell(i, found, known, sums)
 
@@ -295,6 +310,11 @@ def _pulling(sum_of_products: Callable[..., Any], write: Callable[..., Any]) -> 
 
 
 @inlined()
+def _scale_of(known: Memory) -> tuple[float, float]:
+    return known[LARGEST, 0], known[DIVISOR, 0]
+
+
+@inlined()
 def _first(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
     place = above(part.terms, 0, 0.5 * known[DIVISOR, 0])
     found[i, PLACE], found[i, DOMINANT] = place, part.u[0, max(place, 0)]
@@ -303,8 +323,8 @@ def _first(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None
 @inlined()
 def _last(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
     if found[i, PLACE] >= 0.0:
-        part.terms[0, int(found[i, PLACE])] = -np.sum(found[:, REST])
-    copy(part.terms, None, 0, (), part.y)
+        part.room[0, int(found[i, PLACE])] = -np.sum(found[:, REST])
+    copy(part.room, None, 0, (), part.y)
     _tell(i, found, known, sums)
 
 
@@ -338,6 +358,34 @@ PULLED = {
     **{f: _of_cotangents(_pulling(*passes)) for f, passes in PASSES.items()},
     _rules.logsumexp.pull: _of_cotangents(_phase(LAST, _of_logsumexp)),
 }
+
+
+# Cotangents of probabilities ---------------------------------------------------------------------
+
+
+def _of_pairs(end: Callable[..., None]) -> Any:
+    """Return a loop over the parts of a row of probabilities and cotangents, which ends by `end` of the row."""
+
+    def loop(turns: Array, p: Array, u: Array, g: Array, found: Array, sums: Array) -> bool:
+        known, terms, of_g = room_of_slices(np.float64(0.0)), memory_of(p), memory_of(g)
+        row = _Row(terms, None, terms, memory_of(u), of_g, of_g)
+        _find_largest(turns, row, found, known, sums)
+        known[LARGEST, 0], known[DIVISOR, 0] = np.max(found[:, TOP]), 1.0
+        known[EXCESS, 0] = 0.0 if known[LARGEST, 0] > 0.0 else np.nan
+        end(turns, row, found, known, sums)
+        return bool(np.isfinite(sums[0]))
+
+    return compiled()(loop)
+
+
+@inlined()
+def _largest(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
+    found[i, TOP], found[i, PLACE] = largest_in(part.terms, 0), -1.0
+
+
+_find_largest = _phase(NEAR, _largest)
+
+COTANGENTS = {f: _of_pairs(_pulling(*passes)) for f, passes in PASSES_OF_PAIRS.items()}
 
 
 @compiled()
