@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import subprocess
 import sys
 import weakref
@@ -381,6 +382,33 @@ print(f(torch.tensor([1.0, 1.0])).tolist())
     command = [sys.executable, "-W", "error", "-W", own, "-c", code]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert found == "[[0.25, -0.25], [-0.25, 0.25]]\n"
+
+
+@every_function
+@pytest.mark.parametrize("axis", [-1, 0, None])
+def test_the_compiler_sees_nothing_of_how_scores_alone_are_checked(torch, function, axis):
+    torch.compiler.reset()
+    names = []
+
+    def see(graph, _):
+        names.extend(n.target.__name__ for n in graph.graph.nodes if n.op == "call_function")
+        return graph.forward
+
+    f = torch.compile(function, fullgraph=True, dynamic=True, backend=see)
+    for shape in (2, 3), (4, 5):
+        x = torch.linspace(-3, 3, math.prod(shape)).reshape(shape)
+        assert_agree(torch, [function(x, axis)], [f(x, axis)])
+    assert names == ["alone"]
+
+
+@every_function
+def test_what_is_refused_is_refused_compiled_too(torch, function):
+    f = torch.compile(function, backend="eager")
+    for x, axis, error in (torch.ones(3), 1, ValueError), (torch.ones(3) * 1j, 0, TypeError):
+        with pytest.raises(error) as expected:
+            function(x, axis)
+        with pytest.raises(error, match=re.escape(str(expected.value))):
+            f(x, axis)
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["traced", "compiled"])
