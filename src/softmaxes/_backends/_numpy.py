@@ -23,7 +23,7 @@ from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
 from softmaxes._states import State
 
-__all__ = ["are_rows", "by_rows", "has_pull", "in_rows", "pulled"]
+__all__ = ["are_rows", "as_rows", "by_rows", "has_pull", "pulled", "write_rows"]
 
 SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
 WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
@@ -342,27 +342,30 @@ def _of_pairs(
     return out
 
 
-def in_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array | None:
+def as_rows(
+    f: Callable[..., Array], call: Call, *arguments: Any
+) -> tuple[int, tuple[int, ...]] | None:
     """
-    Return f(*arguments) by a loop, in few calls, where the slices of all arrays are rows as loops read them.
+    Return the number of rows, and the shape of the result, where a loop reads all arrays as rows of memory.
 
-    It is None where they are not, or where an option asks for more.
+    It is None where it does not, or where an option asks for more.
     """
     first, *others = leaves(arguments)
     known = _rows_of(f, call.axis, first.shape, *(a.shape for a in others))
     if known is None or not all(_is_read(a, call) for a in (first, *others)):
         return None
     is_pair = f in _cotangents.FORMULAS
-    if not (_cotangents.are_pairs(f, *arguments) if is_pair else _is_plain(*arguments)):
-        return None
-    rows, shape = known
-    y = np.empty(shape, call.dtype)
+    is_plain = _cotangents.are_pairs(f, *arguments) if is_pair else _is_plain(*arguments)
+    return known if is_plain else None
+
+
+def write_rows(f: Callable[..., Array], call: Call, rows: int, y: Array, *arguments: Any) -> None:
+    """Write f(*arguments) to y by a loop, in few calls."""
     matrices, out = mapped(lambda a: a.reshape(rows, -1), (arguments, y))
     are_right = loops().loop_of(f)(f, *matrices, out)
     if are_right is not None:
         with quiet(np):
             _write_left(f, call, matrices, out, are_right)
-    return y
 
 
 @lru_cache(maxsize=1024)
