@@ -14,12 +14,21 @@ import numpy as np
 from softmaxes import _rules
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of
-from softmaxes._backends._numba._rows import Row, copy, mapping, new_room, quotient, reduce_row
+from softmaxes._backends._numba._rows import (
+    ENTRIES,
+    Row,
+    copy,
+    mapping,
+    new_room,
+    quotient,
+    reduce_row,
+)
 from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import (
     BELOW,
     DIVISOR,
     LARGEST,
+    TOGETHER,
     room_of_slices,
     two_sum,
 )
@@ -119,17 +128,22 @@ def _over_scores(of_row: Callable[..., Any]) -> Any:
         turns: Array | None, x: Array, where: Array | None, u: Array, g: Array, sums: Array
     ) -> bool:
         scores, mask, of_u, of_g = memory_of(x), memory_of(where), memory_of(u), memory_of(g)
-        room, found = new_room(scores, 1), room_of_slices(np.float64(0.0))
-        terms, all_are_right = row_of(memory_of(room), 0), True
+        together = max(1, min(TOGETHER, len(x), ENTRIES // scores.length))
+        room, found = new_room(scores, together), room_of_slices(np.float64(0.0))
+        terms, all_are_right = memory_of(room), True
         first = rows_after(turns, 0)
         while first < len(x):
             stop = end_of(turns, first, len(x))
-            for row in range(first, stop):
-                reduce_row(Row(scores, mask, row, terms), found, 0)
-                scale = found[LARGEST, 0], found[DIVISOR, 0]
-                total = of_row(terms, mask, of_u, row, scale, terms, of_g)
-                sums[row] = total if found[BELOW, 0] >= 0.0 else np.nan
-                all_are_right = all_are_right and np.isfinite(sums[row])
+            for begin in range(first, stop, together):
+                count = min(together, stop - begin)
+                for i in range(count):
+                    reduce_row(Row(scores, mask, begin + i, row_of(terms, i)), found, i)
+                for i in range(count):
+                    row, terms_of_row = begin + i, row_of(terms, i)
+                    scale = found[LARGEST, i], found[DIVISOR, i]
+                    total = of_row(terms_of_row, mask, of_u, row, scale, terms_of_row, of_g)
+                    sums[row] = total if found[BELOW, i] >= 0.0 else np.nan
+                    all_are_right = all_are_right and np.isfinite(sums[row])
             first = rows_after(turns, stop - first)
         room[0, 0] = 0.0  # up to here it must live, to which `terms` does not refer
         return all_are_right
