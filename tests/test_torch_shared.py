@@ -65,6 +65,25 @@ def test_what_the_compiler_hands_over_has_the_bits_of_the_eager_function(
 
 @of_loops
 @every_function
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_of_any_kind_are_those_of_numpy(torch, recorded, function, threads, monkeypatch):
+    compiled, _ = recorded
+    monkeypatch.setenv("SOFTMAXES_NUM_THREADS", str(threads))
+    x = scores(torch).detach()
+    x[3, 5], x[70, :9], x[900], x[1500, 0] = np.inf, np.inf, -np.inf, np.nan
+    f, u = partial(function, axis=-1), torch.linspace(-1, 1, MANY).reshape(x.shape)
+    u = u[:, 0].contiguous() if function is sm.logsumexp else u
+    y, pullback = sm.vjp(function, x.numpy(), axis=-1)
+    x = x.clone().requires_grad_()
+    for of_torch in (f, compiled(f)):
+        z = of_torch(x)
+        (g,) = torch.autograd.grad(z, x, u)
+        np.testing.assert_array_equal(z.detach().numpy(), y)
+        np.testing.assert_array_equal(g.numpy(), pullback(u.numpy()))
+
+
+@of_loops
+@every_function
 def test_wide_columns_are_handed_over_too(torch, recorded, function):
     compiled, graphs = recorded
     x, f = scores(torch), partial(function, axis=0)
