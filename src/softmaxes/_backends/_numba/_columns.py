@@ -26,8 +26,8 @@ from softmaxes._backends._numba._rows import (
     difference,
     extended,
     largest_of,
+    noting,
     quotient,
-    stepping,
 )
 from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import (
@@ -36,8 +36,11 @@ from softmaxes._backends._numba._slices import (
     LARGEST,
     LOG,
     MAXIMUM,
+    MOST,
     TOGETHER,
     Sums,
+    added,
+    added_four,
     are_far,
     finish,
     room_of_slices,
@@ -64,13 +67,16 @@ __all__ = [
     "COLUMNS",
     "ERROR",
     "FIRST",
+    "FOURTH",
     "LONG",
     "PLACE",
     "SECOND",
     "SUM",
-    "divide",
+    "THIRD",
+    "at_once",
     "fill",
     "halve_sums",
+    "in_fours",
     "over_columns",
     "over_vectors",
     "put",
@@ -83,11 +89,11 @@ LONG = 1 << 14  # entries of a column, beyond which terms are written among the 
 AHEAD = 4  # rows, after which a row is worked that is asked for now
 
 # The rows of an array of what is found of columns: sums side by side, as in the places of a vector of
-# a row, their errors, and the largest terms; what `Sums` and `scale_of` have, and two for the results.
+# a row, their errors, and the largest terms; the extremes, what `scale_of` has, and four for the results.
 SUM, ERROR, TOP = 0, 16, 32
-HIGHEST, LOWEST, SHIFT, RAISED, FIRST, SECOND = range(48, 54)
-PLACE = 54  # where a probability above 1/2 is
-_room_of_columns = room_of(55, TOGETHER)
+HIGHEST, LOWEST, SHIFT, RAISED, FIRST, SECOND, THIRD, FOURTH = range(48, 56)
+PLACE = 56  # where a probability above 1/2 is
+_room_of_columns = room_of(57, MOST)
 
 
 # A vector of columns ------------------------------------------------------------------------------
@@ -128,9 +134,36 @@ def put(y: Memory, row: int, start: int, places: Any, numbers: Any) -> None:
 # A few columns ------------------------------------------------------------------------------------
 
 
+def in_fours(four: Callable[..., None], one: Callable[..., None]) -> Any:
+    """
+    Return a loop over n rows of columns, as rows are summed: four vectors at once, and the rest one by one.
+
+    It calls `four(row, lane, start, places, x, ...)` for a row and the next three of its lane, and `one` alike.
+    """
+
+    @inlined()
+    def of_four(i: int, start: int, places: Any, x: Memory, *others: Any) -> None:
+        lanes = lanes_of(x)
+        four(i // lanes * 4 * lanes + i % lanes, i % lanes, start, places, x, *others)
+
+    @inlined()
+    def of_one(i: int, start: int, places: Any, x: Memory, begin: int, *others: Any) -> None:
+        one(begin + i, i % lanes_of(x), start, places, x, *others)
+
+    fours, rest = over_vectors(of_four), over_vectors(of_one)
+
+    @inlined()
+    def loop(n: int, x: Memory, *others: Any) -> None:
+        rows = n // (4 * lanes_of(x)) * lanes_of(x)
+        fours(rows, x, *others)
+        rest(n - 4 * rows, x, 4 * rows, *others)
+
+    return loop
+
+
 def _summing(term: Callable[..., Any]) -> Any:
     """Return a loop over the terms of columns, which are written if there is where to."""
-    step = stepping(term)
+    terms_of = noting(term)
 
     @inlined()
     def sums(x: Memory, where: Memory | None, n: int, state: Memory, terms: Memory | None) -> None:
@@ -142,8 +175,9 @@ def _summing(term: Callable[..., Any]) -> Any:
         _fold(state)
 
     @inlined()
-    def add(
+    def add_four(
         row: int,
+        lane: int,
         start: int,
         places: Any,
         x: Memory,
@@ -151,27 +185,78 @@ def _summing(term: Callable[..., Any]) -> Any:
         state: Memory,
         terms: Memory | None,
     ) -> None:
-        lane, scores = row % lanes_of(x), read(x, row, start, places)
+        lanes, (found, scale, ends) = lanes_of(x), known(state, lane, start, x)
+        a, ends = vector(row, start, places, x, where, scale, ends, terms)
+        b, ends = vector(row + lanes, start, places, x, where, scale, ends, terms)
+        c, ends = vector(row + 2 * lanes, start, places, x, where, scale, ends, terms)
+        d, ends = vector(row + 3 * lanes, start, places, x, where, scale, ends, terms)
+        keep(state, lane, start, added_four(found, a, b, c, d), ends)
+
+    @inlined()
+    def add_one(
+        row: int,
+        lane: int,
+        start: int,
+        places: Any,
+        x: Memory,
+        where: Memory | None,
+        state: Memory,
+        terms: Memory | None,
+    ) -> None:
+        found, scale, ends = known(state, lane, start, x)
+        y, ends = vector(row, start, places, x, where, scale, ends, terms)
+        keep(state, lane, start, added(found, y), ends)
+
+    @inlined()
+    def vector(
+        row: int,
+        start: int,
+        places: Any,
+        x: Memory,
+        where: Memory | None,
+        scale: Any,
+        ends: Any,
+        terms: Memory | None,
+    ) -> Any:
+        scores = read(x, row, start, places)
         mask = kept_some(where, row, start, places, scores)
-        shift, raised = load(state, SHIFT, start, scores), load(state, RAISED, start, scores)
-        before = Sums(
-            load(state, SUM + lane, start, scores),
-            load(state, ERROR + lane, start, scores),
-            load(state, TOP + lane, start, scores),
-            load(state, HIGHEST, start, scores),
-            load(state, LOWEST, start, scores),
+        y, ends = terms_of(scores, mask, scale, ends)
+        if terms is not None:
+            put(terms, row, start, places, y)
+        return y, ends
+
+    @inlined()
+    def known(state: Memory, lane: int, start: int, x: Memory) -> Any:
+        like = filled(x, 0.0)
+        found = Sums(
+            load(state, SUM + lane, start, like),
+            load(state, ERROR + lane, start, like),
+            load(state, TOP + lane, start, like),
         )
-        found, y = step(before, scores, mask, shift, raised)
+        scale = load(state, SHIFT, start, like), load(state, RAISED, start, like)
+        return found, scale, _ends(state, start, like)
+
+    @inlined()
+    def keep(state: Memory, lane: int, start: int, found: Sums, ends: Any) -> None:
         store(state, SUM + lane, start, found.below)
         store(state, ERROR + lane, start, found.error)
         store(state, TOP + lane, start, found.top)
-        store(state, HIGHEST, start, found.highest)
-        store(state, LOWEST, start, found.lowest)
-        if terms is not None:
-            put(terms, row, start, places, y)
+        _keep_ends(state, start, ends)
 
-    add_all = over_vectors(add)
+    add_all = in_fours(add_four, add_one)
     return sums
+
+
+@inlined()
+def _ends(state: Memory, start: int, like: Any) -> Any:
+    return load(state, HIGHEST, start, like), load(state, LOWEST, start, like)
+
+
+@inlined()
+def _keep_ends(state: Memory, start: int, ends: Any) -> None:
+    highest, lowest = ends
+    store(state, HIGHEST, start, highest)
+    store(state, LOWEST, start, lowest)
 
 
 _near_sums, _far_sums = _summing(near), _summing(far)
@@ -180,7 +265,7 @@ _near_sums, _far_sums = _summing(near), _summing(far)
 @inlined()
 def fill(state: Memory, row: int, stop: int, number: float) -> None:
     for i in range(row, stop):
-        for start in range(0, TOGETHER, lanes_of(state)):
+        for start in range(0, state.length, lanes_of(state)):
             store(state, i, start, filled(state, number))
 
 
@@ -191,12 +276,12 @@ def _fold(state: Memory) -> None:
     while half:
         for lane in range(half):
             halve_sums(state, lane, half)
-            for start in range(0, TOGETHER, lanes_of(state)):
+            for start in range(0, state.length, lanes_of(state)):
                 rest = load(state, ERROR + lane, start, zero)
                 a = load(state, TOP + lane, start, zero)
                 b = load(state, TOP + lane + half, start, zero)
                 store(state, ERROR + lane, start, rest + min(a, b))
-                store(state, TOP + lane, start, max(a, b))
+                store(state, TOP + lane, start, max(b, a))
         half //= 2
 
 
@@ -204,7 +289,7 @@ def _fold(state: Memory) -> None:
 def halve_sums(state: Memory, lane: int, half: int) -> None:
     zero = filled(state, 0.0)
     for part in (SUM, ERROR):
-        for start in range(0, TOGETHER, lanes_of(state)):
+        for start in range(0, state.length, lanes_of(state)):
             a = load(state, part + lane, start, zero)
             b = load(state, part + lane + half, start, zero)
             store(state, part + lane, start, a + b)
@@ -213,9 +298,9 @@ def halve_sums(state: Memory, lane: int, half: int) -> None:
 @inlined()
 def _are_far(state: Memory) -> bool:
     found, zero = False, filled(state, 0.0)
-    for start in range(0, TOGETHER, lanes_of(state)):
-        highest, lowest = load(state, HIGHEST, start, zero), load(state, LOWEST, start, zero)
-        found = found or are_far(Sums(zero, zero, zero, highest, lowest))
+    for start in range(0, state.length, lanes_of(state)):
+        highest, lowest = _ends(state, start, zero)
+        found = found or are_far(highest, lowest)
     return found
 
 
@@ -225,10 +310,8 @@ def _extend(
 ) -> None:
     scores = read(x, row, start, places)
     mask = kept_some(where, row, start, places, scores)
-    highest, lowest = load(state, HIGHEST, start, scores), load(state, LOWEST, start, scores)
-    highest, lowest = extended(highest, lowest, scores, mask)
-    store(state, HIGHEST, start, highest)
-    store(state, LOWEST, start, lowest)
+    highest, lowest = _ends(state, start, scores)
+    _keep_ends(state, start, extended(highest, lowest, scores, mask))
 
 
 _extend_all = over_vectors(_extend)
@@ -286,7 +369,14 @@ def _mapping(of: Callable[..., Any]) -> Any:
     return over_vectors(write_some)
 
 
-divide, _subtract = _mapping(quotient), _mapping(difference)
+_divide, _subtract = _mapping(quotient), _mapping(difference)
+
+
+@compiled()
+def at_once(matrices: int, columns: int, itemsize: int, workers: int) -> int:
+    """Return how many columns to take at once: as many as the nearest cache has room for, if all threads get some."""
+    are_enough = matrices * columns >= MOST * workers
+    return MOST if itemsize < 8 and are_enough else TOGETHER
 
 
 def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
@@ -294,31 +384,32 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
     Return a loop over the columns of matrices, which lie one below the other.
 
     It calls `work(x, where, u, terms, y, state, found, n, right)` for a few columns of one at once. The
-    heights are those of a matrix of x, u and y; `right` has a row for each matrix.
+    sizes are the heights of a matrix of x, u and y, and how many columns; `right` has a row for each matrix.
     """
 
     def loop(
         turns: Array | None,
-        heights: tuple[int, int, int],
+        sizes: tuple[int, int, int, int],
         x: Array,
         where: Array | None,
         u: Array | None,
         y: Array,
         right: Array,
     ) -> None:
-        n, height_of_u, height_of_y = heights
+        n, height_of_u, height_of_y, together = sizes
         columns = x.shape[1]
-        across = (columns + TOGETHER - 1) // TOGETHER
+        across = (columns + together - 1) // together
         x_all, where_all, u_all, y_all = memory_of(x), memory_of(where), memory_of(u), memory_of(y)
         real, height = real_of(x_all), n if has_terms and n <= LONG else 0
-        room = np.empty((height + 1, TOGETHER), real)
-        found, state = room_of_slices(np.float64(0.0)), _room_of_columns(real(0.0))
+        room = np.empty((height + 1, together), real)
+        found = room_of_slices(np.float64(0.0))
+        state = block_of(_room_of_columns(real(0.0)), 0, 0, together)
         first = rows_after(turns, 0)
         while first < across * len(right):
             stop = end_of(turns, first, across * len(right))
             for i in range(first, stop):
-                matrix, start = i // across, i % across * TOGETHER
-                width = min(TOGETHER, columns - start)
+                matrix, start = i // across, i % across * together
+                width = min(together, columns - start)
                 some = block_of(x_all, matrix * n, start, width)
                 mask = block_of(where_all, matrix * n, start, width)
                 of_u = block_of(u_all, matrix * height_of_u, start, width)
@@ -367,7 +458,7 @@ def _softmax(
     x: Memory, where: Any, terms: Memory, y: Memory, state: Memory, found: Memory, n: int
 ) -> None:
     write_divisors(state, found, x.length)
-    divide(n, terms, None, state, y)
+    _divide(n, terms, None, state, y)
 
 
 @inlined()

@@ -11,12 +11,14 @@ from softmaxes import _rules
 from softmaxes._backends._numba._columns import (
     ERROR,
     FIRST,
+    FOURTH,
     PLACE,
     SECOND,
     SUM,
-    divide,
+    THIRD,
     fill,
     halve_sums,
+    in_fours,
     over_columns,
     over_vectors,
     put,
@@ -24,7 +26,15 @@ from softmaxes._backends._numba._columns import (
     reduce_columns,
     write_divisors,
 )
-from softmaxes._backends._numba._cotangents import FORMULAS, counted, of_logsumexp, second
+from softmaxes._backends._numba._cotangents import (
+    FORMULAS,
+    counted,
+    four_of,
+    given,
+    of_logsumexp,
+    passes,
+    second,
+)
 from softmaxes._backends._numba._numbers import inlined, lanes_of
 from softmaxes._backends._numba._slices import BELOW, DIVISOR, LARGEST, two_sum
 from softmaxes._backends._numba._vectors import (
@@ -41,7 +51,8 @@ __all__ = ["PULLS_OF_COLUMNS"]
 
 def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
     """Return a loop over columns of scores and cotangents by two formulas of `_cotangents`."""
-    sum_of_products, sum_of_second, write = _summing(summand), _summing(second), _mapping(result)
+    sum_of_products, write = passes(summand, result, _summing, _mapping)
+    sum_alone = _summing(given, second, is_written=False)
 
     @inlined()
     def work(
@@ -57,18 +68,17 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
     ) -> None:
         reduce_columns(x, where, n, state, p, found)
         write_divisors(state, found, x.length)
-        divide(n, p, None, state, p)
         has_dominant = _find_dominant(p, u, n, state, found)
         sum_of_products(p, where, u, n, state)
         for i in range(x.length):
-            state[SECOND, i] = total = _sum(state, i)
+            state[FOURTH, i] = total = _sum(state, i)
             right[0, i] = total if found[BELOW, i] >= 0.0 else np.nan
         if not has_dominant:
             write(n, p, where, u, state, g)
             return
         write(n, p, where, u, state, p)  # where they are as exact as they can be, and near
         _set_dominant(p, state, 0.0)
-        sum_of_second(p, None, p, n, state)
+        sum_alone(p, None, p, n, state)
         _set_dominant(p, state, -1.0)
         _copy_all(n, p, g)
 
@@ -76,25 +86,26 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
 
 
 @inlined()
-def _find_dominant(p: Memory, u: Memory, n: int, state: Memory, found: Memory) -> bool:
+def _find_dominant(terms: Memory, u: Memory, n: int, state: Memory, found: Memory) -> bool:
     """Write where probabilities above 1/2 are, with their cotangents, and tell whether there are any."""
-    fill(state, FIRST, FIRST + 1, 0.0)
+    fill(state, THIRD, THIRD + 1, 0.0)
     fill(state, PLACE, PLACE + 1, -1.0)
     has_dominant = False
-    for i in range(p.length):
+    for i in range(terms.length):
         has_dominant = has_dominant or found[LARGEST, i] > 0.5 * found[DIVISOR, i]
     if has_dominant:
-        _find_places(n, p, state)
-        for i in range(p.length):
+        _find_places(n, terms, state)
+        for i in range(terms.length):
             if state[PLACE, i] >= 0.0:
-                state[FIRST, i] = u[int(state[PLACE, i]), i]
+                state[THIRD, i] = u[int(state[PLACE, i]), i]
     return has_dominant
 
 
 @inlined()
-def _find_place(row: int, start: int, places: Any, p: Memory, state: Memory) -> None:
-    numbers = read(p, row, start, places)
-    place = select(numbers > 0.5, filled(p, row), load(state, PLACE, start, numbers))
+def _find_place(row: int, start: int, places: Any, terms: Memory, state: Memory) -> None:
+    numbers = read(terms, row, start, places)
+    half = load(state, SECOND, start, numbers) * 0.5
+    place = select(numbers > half, filled(terms, row), load(state, PLACE, start, numbers))
     store(state, PLACE, start, place)
 
 
@@ -119,54 +130,109 @@ def _sum(state: Memory, i: int) -> float:
     return np.float64(state[SUM, i]) + np.float64(state[ERROR, i])
 
 
-def _summing(of: Callable[..., Any]) -> Any:
-    """Return what writes the sums over columns of `of` their entries, those of others, and a number."""
+def _summing(
+    probability: Callable[..., Any], summand: Callable[..., Any], *, is_written: bool
+) -> Any:
+    """Return the same for columns as in `_cotangents`, which leaves the sums in their places."""
+    sum_of_four = four_of(summand)
 
     @inlined()
-    def sums(p: Memory, where: Memory | None, u: Memory, n: int, state: Memory) -> None:
+    def sums(terms: Memory, where: Memory | None, u: Memory, n: int, state: Memory) -> None:
         for part in (SUM, ERROR):
-            fill(state, part, part + lanes_of(p), 0.0)
-        add_all(n, p, where, u, state)
-        half = lanes_of(p) // 2
+            fill(state, part, part + lanes_of(terms), 0.0)
+        add_all(n, terms, where, u, state)
+        half = lanes_of(terms) // 2
         while half:
             for lane in range(half):
                 halve_sums(state, lane, half)
             half //= 2
 
     @inlined()
-    def add(
-        row: int, start: int, places: Any, p: Memory, where: Any, u: Memory, state: Memory
+    def add_four(
+        row: int,
+        lane: int,
+        start: int,
+        places: Any,
+        terms: Memory,
+        where: Any,
+        u: Memory,
+        state: Memory,
     ) -> None:
-        lane, numbers = row % lanes_of(p), read(p, row, start, places)
-        others = _read_kept(u, where, row, start, places)
-        term = of(numbers, others, load(state, FIRST, start, numbers))
-        total = load(state, SUM + lane, start, numbers)
-        error = load(state, ERROR + lane, start, numbers)
-        total, error = two_sum(total, error, term)
-        store(state, SUM + lane, start, total)
-        store(state, ERROR + lane, start, error)
+        lanes, numbers = lanes_of(terms), _numbers(state, start, terms)
+        a = vector(row, start, places, terms, where, u, numbers)
+        b = vector(row + lanes, start, places, terms, where, u, numbers)
+        c = vector(row + 2 * lanes, start, places, terms, where, u, numbers)
+        d = vector(row + 3 * lanes, start, places, terms, where, u, numbers)
+        total, error = _sums(state, lane, start, a)
+        _keep_sums(state, lane, start, *sum_of_four(total, error, a, b, c, d))
 
-    add_all = over_vectors(add)
+    @inlined()
+    def add_one(
+        row: int,
+        lane: int,
+        start: int,
+        places: Any,
+        terms: Memory,
+        where: Any,
+        u: Memory,
+        state: Memory,
+    ) -> None:
+        numbers = _numbers(state, start, terms)
+        term = vector(row, start, places, terms, where, u, numbers)
+        total, error = _sums(state, lane, start, term)
+        _keep_sums(state, lane, start, *two_sum(total, error, term))
+
+    @inlined()
+    def vector(
+        row: int, start: int, places: Any, terms: Memory, where: Any, u: Memory, numbers: Any
+    ) -> Any:
+        largest, divisor, number = numbers
+        p = probability(read(terms, row, start, places), None, largest, divisor)
+        if is_written:
+            put(terms, row, start, places, p)
+        return summand(p, _read_kept(u, where, row, start, places), number)
+
+    add_all = in_fours(add_four, add_one)
     return sums
 
 
-def _mapping(of: Callable[..., Any]) -> Any:
-    """Return a loop that writes `of` the entries of columns, those of others, and two numbers of each."""
+@inlined()
+def _numbers(state: Memory, start: int, terms: Memory) -> Any:
+    """Return the two numbers by which terms become probabilities, and the third."""
+    like = filled(terms, 0.0)
+    first, second = load(state, FIRST, start, like), load(state, SECOND, start, like)
+    return first, second, load(state, THIRD, start, like)
+
+
+@inlined()
+def _sums(state: Memory, lane: int, start: int, like: Any) -> tuple[Any, Any]:
+    return load(state, SUM + lane, start, like), load(state, ERROR + lane, start, like)
+
+
+@inlined()
+def _keep_sums(state: Memory, lane: int, start: int, total: Any, error: Any) -> None:
+    store(state, SUM + lane, start, total)
+    store(state, ERROR + lane, start, error)
+
+
+def _mapping(probability: Callable[..., Any], of: Callable[..., Any]) -> Any:
+    """Return a loop that writes `of(p, u, number, sum)` for the entries of columns."""
 
     @inlined()
     def write(
         row: int,
         start: int,
         places: Any,
-        p: Memory,
+        terms: Memory,
         where: Any,
         u: Memory,
         state: Memory,
         g: Memory,
     ) -> None:
-        numbers, others = read(p, row, start, places), _read_kept(u, where, row, start, places)
-        a, b = load(state, FIRST, start, numbers), load(state, SECOND, start, numbers)
-        put(g, row, start, places, of(numbers, others, a, b))
+        largest, divisor, number = _numbers(state, start, terms)
+        p = probability(read(terms, row, start, places), None, largest, divisor)
+        of_u = _read_kept(u, where, row, start, places)
+        put(g, row, start, places, of(p, of_u, number, load(state, FOURTH, start, p)))
 
     return over_vectors(write)
 

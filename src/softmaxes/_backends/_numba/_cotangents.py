@@ -59,8 +59,11 @@ __all__ = [
     "PULLS",
     "above",
     "counted",
+    "four_of",
+    "given",
     "largest_in",
     "of_logsumexp",
+    "passes",
     "second",
     "sum_of",
     "weigh",
@@ -183,29 +186,73 @@ def above(p: Memory, row: int, number: float) -> int:
 
 
 def _summing(
-    probability: Callable[..., Any], summand: Callable[..., Any], *, where_to: Callable[..., Any]
+    probability: Callable[..., Any], summand: Callable[..., Any], *, is_written: bool
 ) -> Any:
-    """Return the sum over a row of `summand(p, u, number)`; the probabilities are written if there is where to."""
+    """Return the sum over a row of `summand(p, u, number)`, and write the probabilities if they are needed again."""
+    where_to, sum_of_four = _there if is_written else _nowhere, four_of(summand)
+
+    @inlined()
+    def vector(
+        terms: Memory, where: Memory | None, u: Memory, row: int, start: int, numbers: Any
+    ) -> Any:
+        largest, divisor, number = numbers
+        p = probability(load(terms, row, start, largest), None, largest, divisor)
+        store(where_to(terms), row, start, p)
+        return summand(p, counted(load(u, row, start, p), kept(where, row, start, p)), number)
+
+    @inlined()
+    def first(
+        terms: Memory, where: Memory | None, u: Memory, row: int, start: int, numbers: Any
+    ) -> Any:
+        largest, divisor, number = numbers
+        places = first_places(terms.length - start, largest)
+        p = probability(load_first(terms, row, start, places), None, largest, divisor)
+        store_first(where_to(terms), row, start, places, p)
+        of_u = counted(load_first(u, row, start, places), kept_first(where, row, start, places))
+        return summand(p, of_u, number)
 
     @inlined()
     def total(terms: Memory, where: Memory | None, u: Memory, row: int, numbers: Any) -> float:
-        n, lanes, p = terms.length, lanes_of(terms), where_to(terms)
-        largest, divisor, repeated = filled(terms, numbers)
+        n, lanes, start, repeated = terms.length, lanes_of(terms), 0, filled(terms, numbers)
         found = error = filled(terms, 0.0)
-        for start in range(0, n - lanes + 1, lanes):
-            y = probability(load(terms, row, start, found), None, largest, divisor)
-            of_u = counted(load(u, row, start, found), kept(where, row, start, found))
-            store(p, row, start, y)
-            found, error = two_sum(found, error, summand(y, of_u, repeated))
-        if n % lanes:
-            start, places = n - n % lanes, first_places(n % lanes, found)
-            y = probability(load_first(terms, row, start, places), None, largest, divisor)
-            of_u = counted(load_first(u, row, start, places), kept_first(where, row, start, places))
-            store_first(p, row, start, places, y)
-            found, error = two_sum(found, error, summand(y, of_u, repeated))
+        while start + 4 * lanes <= n:
+            a = vector(terms, where, u, row, start, repeated)
+            b = vector(terms, where, u, row, start + lanes, repeated)
+            c = vector(terms, where, u, row, start + 2 * lanes, repeated)
+            d = vector(terms, where, u, row, start + 3 * lanes, repeated)
+            found, error = sum_of_four(found, error, a, b, c, d)
+            start += 4 * lanes
+        while start + lanes <= n:
+            found, error = two_sum(found, error, vector(terms, where, u, row, start, repeated))
+            start += lanes
+        if start < n:
+            found, error = two_sum(found, error, first(terms, where, u, row, start, repeated))
         return np.float64(folded(found)) + np.float64(folded(error))
 
     return total
+
+
+def four_of(summand: Callable[..., Any]) -> Any:
+    """
+    Return what adds four vectors to a sum and its error.
+
+    Products with probabilities may be added to each other first: none is larger than the sum that errors are
+    measured by. Cotangents alone may nearly cancel.
+    """
+    return _four_in_turn if summand is second else _four_at_once
+
+
+@inlined()
+def _four_at_once(total: Any, error: Any, a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any]:
+    return two_sum(total, error, (a + b) + (c + d))
+
+
+@inlined()
+def _four_in_turn(total: Any, error: Any, a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any]:
+    total, error = two_sum(total, error, a)
+    total, error = two_sum(total, error, b)
+    total, error = two_sum(total, error, c)
+    return two_sum(total, error, d)
 
 
 @inlined()
@@ -251,7 +298,7 @@ def _mapping(probability: Callable[..., Any], of: Callable[..., Any]) -> Any:
 
 
 @inlined()
-def _given(p: Any, mask: Any, largest: Any, divisor: Any) -> Any:
+def given(p: Any, mask: Any, largest: Any, divisor: Any) -> Any:
     return p
 
 
@@ -280,7 +327,7 @@ def of_logsumexp(term: Any, mask: Any, largest: Any, divisor: Any, u: Any) -> An
     return quotient(term, None, largest, divisor) * u
 
 
-_sum_alone = _summing(_given, second, where_to=_nowhere)
+_sum_alone = _summing(given, second, is_written=False)
 weigh = mapping(of_logsumexp)
 
 # The summand of the sum that a cotangent has of a slice, and the cotangent with it.
@@ -290,16 +337,16 @@ FORMULAS = {
 }
 
 
-def _passes(summand: Callable[..., Any], of: Callable[..., Any]) -> tuple[Any, Any]:
-    """Return what sums over a row of scores, and what writes the cotangents."""
+def passes(summand: Any, of: Any, summing: Any, mapping: Any) -> tuple[Any, Any]:
+    """Return what sums over a slice of terms, and what writes the cotangents."""
     if summand is second:  # which needs no probabilities: they are used as they are made
-        return _summing(quotient, summand, where_to=_nowhere), _mapping(quotient, of)
-    return _summing(quotient, summand, where_to=_there), _mapping(_given, of)
+        return summing(quotient, summand, is_written=False), mapping(quotient, of)
+    return summing(quotient, summand, is_written=True), mapping(given, of)
 
 
-PASSES = {rule.pull: _passes(*formulas) for rule, formulas in FORMULAS.items()}
+PASSES = {rule.pull: passes(*formulas, _summing, _mapping) for rule, formulas in FORMULAS.items()}
 PASSES_OF_PAIRS = {
-    rule.vjp: (_summing(_given, summand, where_to=_nowhere), _mapping(_given, of))
+    rule.vjp: (_summing(given, summand, is_written=False), _mapping(given, of))
     for rule, (summand, of) in FORMULAS.items()
 }
 COTANGENTS = {f: _over_pairs(_row_by(*passes)) for f, passes in PASSES_OF_PAIRS.items()}

@@ -25,8 +25,8 @@ from softmaxes._backends._numba._slices import (
     LOG,
     MAXIMUM,
     TOGETHER,
-    Sums,
     added,
+    added_four,
     are_far,
     begun,
     finish,
@@ -67,29 +67,31 @@ __all__ = [
     "mapping",
     "near_sums",
     "new_room",
+    "noting",
     "quotient",
     "reduce_row",
-    "stepping",
     "subtract",
 ]
 
 ENTRIES = 1 << 13  # of rows that are finished at once, which stay in the nearest cache
 BLOCK = 1 << 10  # entries, after which a row is given up if a score is far
+EMPTY = (-np.inf, np.inf)  # the extremes of no scores
 
 
-def stepping(term: Callable[..., Any]) -> Any:
-    """Return what adds the terms of scores, 0 where a mask is False, to sums, and returns them too."""
+def noting(term: Callable[..., Any]) -> Any:
+    """Return what makes the terms of scores, 0 where a mask is False, and extends the extremes by these."""
 
     @inlined()
-    def step(found: Sums, scores: Any, mask: Any, shift: Any, raised: Any) -> Any:
+    def terms_of(scores: Any, mask: Any, scale: Any, ends: Any) -> Any:
+        highest, lowest = ends
         if mask is None:
-            y = term(scores, shift, raised)
+            y = term(scores, *scale)
         else:
             scores = only(mask, scores)  # which counts in no extreme where it is NaN
-            y = select(mask, term(scores, shift, raised), 0.0)
-        return added(found, scores, y), y
+            y = select(mask, term(scores, *scale), 0.0)
+        return y, (max(scores, highest), min(scores, lowest))
 
-    return step
+    return terms_of
 
 
 # One row ------------------------------------------------------------------------------------------
@@ -106,7 +108,23 @@ class Row(NamedTuple):
 
 def _summing(term: Callable[..., Any], *, is_near: bool) -> Any:
     """Return a loop over the terms of a row, which are written if there is where to."""
-    step = stepping(term)
+    terms_of = noting(term)
+
+    @inlined()
+    def vector(row: Row, start: int, scale: Any, ends: Any) -> Any:
+        x, where, i, terms = row
+        scores = load(x, i, start, ends[0])
+        y, ends = terms_of(scores, kept(where, i, start, scores), scale, ends)
+        store(terms, i, start, y)
+        return y, ends
+
+    @inlined()
+    def first(row: Row, start: int, places: Any, scale: Any, ends: Any) -> Any:
+        x, where, i, terms = row
+        scores, mask = load_first(x, i, start, places), kept_first(where, i, start, places)
+        y, ends = terms_of(scores, mask, scale, ends)
+        store_first(terms, i, start, places, y)
+        return y, ends
 
     @inlined()
     def sums(row: Row, scale: Any) -> tuple[Any, bool, float, Any]:
@@ -115,28 +133,31 @@ def _summing(term: Callable[..., Any], *, is_near: bool) -> Any:
 
         Where no score may be far and one is, not all of the row need have been read.
         """
-        x, where, i, terms = row
-        n, lanes, (shift, raised) = x.length, lanes_of(x), filled(x, scale)
+        x = row.x
+        n, lanes, numbers, ends = x.length, lanes_of(x), filled(x, scale), filled(x, EMPTY)
         found, is_far = begun(x), False
         for begin in range(0, n, BLOCK):
-            end = min(begin + BLOCK, n)
-            for start in range(begin, end - lanes + 1, lanes):
-                scores = load(x, i, start, found.top)
-                mask = kept(where, i, start, found.top)
-                found, y = step(found, scores, mask, shift, raised)
-                store(terms, i, start, y)
-            if end % lanes:
-                start, places = end - end % lanes, first_places(end % lanes, found.top)
-                scores = load_first(x, i, start, places)
-                mask = kept_first(where, i, start, places)
-                found, y = step(found, scores, mask, shift, raised)
-                store_first(terms, i, start, places, y)
-            is_far = are_far(found)
+            end, start = min(begin + BLOCK, n), begin
+            while start + 4 * lanes <= end:
+                a, ends = vector(row, start, numbers, ends)
+                b, ends = vector(row, start + lanes, numbers, ends)
+                c, ends = vector(row, start + 2 * lanes, numbers, ends)
+                d, ends = vector(row, start + 3 * lanes, numbers, ends)
+                found = added_four(found, a, b, c, d)
+                start += 4 * lanes
+            while start + lanes <= end:
+                y, ends = vector(row, start, numbers, ends)
+                found = added(found, y)
+                start += lanes
+            if start < end:
+                y, ends = first(row, start, first_places(end - start, found.top), numbers, ends)
+                found = added(found, y)
+            is_far = are_far(*ends)
             if is_near and is_far:
                 break
         rest, top = without_highest(found.top, found.error)
         below = np.float64(folded(found.below)) + np.float64(rest)
-        return highest_of(found.highest), is_far, below, top
+        return highest_of(ends[0]), is_far, below, top
 
     return sums
 

@@ -26,7 +26,6 @@ from softmaxes._backends._numba._vectors import (
     any_of,
     filled,
     load,
-    other_of,
     room_of,
     store,
 )
@@ -38,10 +37,12 @@ __all__ = [
     "LARGEST",
     "LOG",
     "MAXIMUM",
+    "MOST",
     "SHIFT",
     "TOGETHER",
     "Sums",
     "added",
+    "added_four",
     "are_far",
     "begun",
     "finish",
@@ -56,32 +57,43 @@ __all__ = [
 # of the maximum, and the sum of all terms, with this shift; the same without the largest term, which is
 # of the size that it should be; S - 1, NaN where nothing is right, and log S.
 MAXIMUM, SHIFT, LARGEST, DIVISOR, BELOW, EXCESS, LOG = range(7)
-TOGETHER = 64  # slices of which the logarithms are taken at once
+TOGETHER = 64  # slices of which the logarithms are taken at once, or twice as many columns
+MOST = 2 * TOGETHER
 
 
 class Sums(NamedTuple):
-    """Vectors: of the terms so far, with what is lost in their sum, and of the scores so far."""
+    """Vectors: the largest term so far, and the sum of the others, with what is lost in it."""
 
     below: Any
     error: Any
     top: Any
-    highest: Any
-    lowest: Any
 
 
 @inlined()
 def begun(x: Memory) -> Sums:
     zero = filled(x, 0.0)
-    return Sums(zero, zero, zero, filled(x, -np.inf), filled(x, np.inf))
+    return Sums(zero, zero, zero)
 
 
 @inlined()
-def added(sums: Sums, scores: Any, terms: Any) -> Sums:
-    # A NaN stays in `below`, and comes into nothing else.
-    lower = min(sums.top, terms)
-    top = other_of(sums.top, terms, lower)  # where a maximum would wait for the processor
-    below, error = summed(sums.below, sums.error, lower)
-    return Sums(below, error, top, max(scores, sums.highest), min(scores, sums.lowest))
+def added(sums: Sums, term: Any) -> Sums:
+    lower, top = in_order(sums.top, term)
+    return Sums(*summed(sums.below, sums.error, lower), top)
+
+
+@inlined()
+def added_four(sums: Sums, a: Any, b: Any, c: Any, d: Any) -> Sums:
+    """Return the sums with four more terms, which are added first: that loses no more than `folded` does."""
+    (a, b), (c, d) = in_order(a, b), in_order(c, d)
+    b, top = in_order(b, d)
+    lower, top = in_order(sums.top, top)
+    return Sums(*summed(sums.below, sums.error, (a + c) + (b + lower)), top)
+
+
+@inlined()
+def in_order(a: Any, b: Any) -> tuple[Any, Any]:
+    """Return the smaller and the larger of each two numbers; a NaN is one of them."""
+    return min(a, b), max(b, a)  # of which each is the second where one is a NaN
 
 
 @inlined()
@@ -92,13 +104,13 @@ def summed(total: Any, error: Any, term: Any) -> tuple[Any, Any]:
 
 
 @inlined()
-def are_far(sums: Sums) -> Any:
+def are_far(highest: Any, lowest: Any) -> Any:
     """Tell whether a score so far needs a shift."""
-    bound = bound_of(sums.highest)
-    return any_of((sums.highest > bound) | (sums.lowest < -bound))
+    bound = bound_of(highest)
+    return any_of((highest > bound) | (lowest < -bound))
 
 
-room_of_slices = room_of(7, TOGETHER)
+room_of_slices = room_of(7, MOST)
 
 
 @inlined()
