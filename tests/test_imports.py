@@ -31,9 +31,11 @@ LEVELS = (
 # Who may say `import` for a library; the command line is a user of the package and has its own file for JAX.
 NUMBA = (
     "__init__",
+    "_calls",
     "_columns",
     "_columns_pulled",
     "_cotangents",
+    "_frames",
     "_numbers",
     "_parts",
     "_rows",
@@ -70,7 +72,7 @@ SEAM = {
     },
     "dask": {"_backends/_dask.py"},
     "numba": {
-        *(f"_backends/_numba/{name}.py" for name in ("_cache", "_numbers", "_team", "_vectors")),
+        *(f"_backends/_numba/{name}.py" for name in ("_cache", "_calls", "_numbers", "_vectors")),
     },
     "cupy": set(),
     "array_api_strict": set(),

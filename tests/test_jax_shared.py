@@ -17,9 +17,10 @@ MANY = 1 << 17  # entries, of which all are handed over whatever the rest of the
 
 @pytest.mark.parametrize("dtype", ["bool", "float32", "float64", "bfloat16"])
 def test_xla_hands_over_its_memory(jax, dtype):
-    from softmaxes._backends._xla import registered
+    from softmaxes._backends._xla import arrays_of, registered
 
-    def work(a, b, result):
+    def work(frame):
+        a, b, result = arrays_of(frame)
         assert a.dtype == b.dtype == result.dtype == dtype
         result[...] = np.concatenate([a, b], axis=-1)
 
@@ -35,7 +36,7 @@ def test_xla_hands_over_its_memory(jax, dtype):
 def test_an_error_in_what_xla_calls_is_one_of_jax(jax):
     from softmaxes._backends._xla import registered
 
-    def work(a, result):
+    def work(frame):
         raise ValueError("nothing works")
 
     f = jax.ffi.ffi_call(registered(work), jax.ShapeDtypeStruct((2,), "float32"))

@@ -309,7 +309,7 @@ def test_cotangents_of_columns_have_the_same_bits_as_those_of_rows(function, kin
         mask[:, :, 0], mask[:, :, -1] = True, False
         for where in (None, mask):
             g, turned = np.empty_like(x), np.empty((2 * width, n), dtype)
-            are_right = loops().columns_pulled(pull, x, where, u, g)
+            are_right = loops().columns_pulled(pull, Arrays(x, where), u, g)
             arrays = (a if a is None else _turned(a) for a in (x, where, u))
             x_rows, where_rows, u_rows = arrays
             found = loops().pulled(pull, Arrays(x_rows, where_rows), u_rows, turned)

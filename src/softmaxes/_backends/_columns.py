@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from softmaxes._arrays import Array
+from softmaxes._arrays import Array, Arrays
 from softmaxes._backends import _moderate, _ordinary
 from softmaxes._backends._sums import FORMULAS, TILE, Sums
 from softmaxes._backends._threads import each
@@ -32,8 +32,9 @@ AT_ONCE = 4096  # columns, so that blocks stay in cache
 Terms: TypeAlias = Callable[[Array, Array | None], Array]
 
 
-def columns(f: Callable[..., Array], x: Array, where: None, out: Array) -> Array:
+def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:
     """Write the results of the columns of matrices to out, and return for which they are right."""
+    x = arrays.x
     matrices, _, width = x.shape
     step = width if width < 2 * AT_ONCE else AT_ONCE
     are_right = np.empty((matrices, width), bool)

@@ -21,8 +21,8 @@ from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
 from softmaxes._backends import _numpy
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._jax_modes import Modes, value_and_tangent
-from softmaxes._backends._threads import beside_threads_that_stay
-from softmaxes._backends._xla import DTYPES, registered
+from softmaxes._backends._threads import allowed, beside_threads_that_stay
+from softmaxes._backends._xla import DTYPES, arrays_of, registered
 from softmaxes._rules import Rule
 
 __all__ = ["differentiable", "is_shared"]
@@ -99,25 +99,34 @@ def _by_rows(
     f: Callable[..., Array], *arguments: Any, axis: Axes, working: Any, like: Any
 ) -> Array:
     """Return f(*arguments), of the shape and dtype of `like`, computed in the dtype `working`."""
-    template = mapped(lambda _: 0, arguments)
-    name = _target(f, axis, np.dtype(working), np.dtype(like.dtype), template)
+    (arrays, *others), template = arguments, mapped(lambda _: 0, arguments)
+    kinds = tuple(
+        None if a is None else np.dtype(a.dtype)
+        for a in (arrays.x, arrays.where, *(others or [None]), like)
+    )
+    is_whole = arrays.where is None or arrays.where.shape == arrays.x.shape
+    size = _numpy.size_of(arrays.x, axis) if is_whole else None
+    name = _target(f, axis, np.dtype(working), kinds, template, size)
     result = jax.ShapeDtypeStruct(like.shape, like.dtype)
     return jax.ffi.ffi_call(name, result, vmap_method="broadcast_all")(*leaves(arguments))
 
 
 @cache
-def _target(f: Any, axis: Axes, working: Any, dtype: Any, template: Any) -> str:
-    call = Call("x", Arrays(None), axis, working, dtype, (), (), (), np)
+def _target(f: Any, axis: Axes, working: Any, kinds: Any, template: Any, size: Any) -> str:
+    call = Call("x", Arrays(None), axis, working, kinds[-1], (), (), (), np)
+    framed = size and loops().framed(f, size, working, kinds)
 
-    def work(*arrays: Array) -> None:
-        flat, out = iter(arrays[:-1]), arrays[-1]
-        given = mapped(lambda _: next(flat), template)
+    def work(frame: int) -> None:
         with beside_threads_that_stay():
-            if f in loops().PULLS:
-                _numpy.pulled(f, call, given[0], given[1], out)
+            told = framed and framed(frame, allowed())
+            if told is not None and not len(told):
                 return
-            y = _numpy.by_rows(f, call, *given, out=out)
-        if not np.may_share_memory(y, out):
-            out[...] = y
+            *flat, out = arrays_of(frame)
+            in_order = iter(flat)
+            given = mapped(lambda _: next(in_order), template)
+            if told is None:
+                _numpy.written(f, call, *given, out=out)
+            else:
+                _numpy.write_left(f, call, np.isfinite(told), *given, out=out)
 
     return registered(work)

@@ -23,27 +23,30 @@ from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
 from softmaxes._backends._threads import each
 from softmaxes._states import State
 
-__all__ = ["are_rows", "as_rows", "by_rows", "has_pull", "pulled", "write_rows"]
+__all__ = [
+    "are_rows",
+    "as_rows",
+    "by_rows",
+    "has_pull",
+    "size_of",
+    "write_left",
+    "write_rows",
+    "written",
+]
 
 SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
 WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
 MATRIX = 1 << 13  # entries, below which the calls of NumPy for each of several count most
 
 
-def by_rows(
-    f: Callable[..., Array], call: Call, *arguments: Any, out: Array | None = None
-) -> Array:
-    """
-    Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis.
-
-    Where slices are the rows or columns of memory, the result is in `out` if there is one.
-    """
+def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
+    """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
     if f in FORMULAS and np.dtype(call.working) in BOUNDS and _is_plain(*arguments):
         if (y := _of_few(f, call, *arguments)) is not None:
             return y
-        if (y := _of_columns(f, call, *arguments, out=out)) is not None:
+        if (y := _of_columns(f, call, *arguments)) is not None:
             return y
-        return _in_place(f, call, *arguments, out=out)
+        return _in_place(f, call, *arguments)
     if f in _cotangents.FORMULAS and (y := _of_pairs(f, call, *arguments)) is not None:
         return y
     matrices, shape = _matrices(call, arguments)
@@ -169,9 +172,7 @@ def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) 
     return y.reshape((*x.shape[:-1], y.shape[-1]))
 
 
-def _of_columns(
-    f: Callable[..., Array], call: Call, arrays: Arrays, *state: State, out: Array | None
-) -> Array | None:
+def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
     """Return the result where slices lie across wide rows of memory; None where they do not."""
     x, where, *_ = arrays
     is_read = call.dtype == call.working or (loops() and loops().reads(call.dtype, call.working))
@@ -181,25 +182,25 @@ def _of_columns(
         if not x.flags.f_contiguous or len(call.axis) > 1:
             return None
         turned = Arrays(x.T, where if where is None else np.broadcast_to(where, x.shape).T)
-        y = _of_columns(f, call._replace(axis=(-1 - call.axis[0] - x.ndim,)), turned, out=None)
+        y = _of_columns(f, call._replace(axis=(-1 - call.axis[0] - x.ndim,)), turned)
         return y if y is None else y.T
     by = loops() or _columns
     if (size := _as_columns(x, call.axis)) is None or (where is not None and by is _columns):
         return None
     reduced = [1 if a - x.ndim in call.axis else n for a, n in enumerate(x.shape)]
-    shape = reduced if FORMULAS[f].reduces else x.shape
-    out = np.empty(shape, call.dtype) if out is None else out
-    y = out.reshape(size[0], -1, size[2])
-    x, where = mapped(lambda a: np.broadcast_to(a, x.shape).reshape(size), (x, where))
-    with np.errstate(all="ignore"):
-        are_right = by.columns(f, x, where, y)
-        _write_columns_left(partial(_plain, f, call), (Arrays(x, where),), y, are_right)
+    out = np.empty(reduced if FORMULAS[f].reduces else x.shape, call.dtype)
+    _write_columns(by.columns, f, call, size, arrays, out=out)
     return out
 
 
 def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
+    longest = (loops() or _columns).LONGEST.get(last_name(x.dtype), 0)
+    return _columns_of(x.shape, axis, longest)
+
+
+@lru_cache(maxsize=1024)
+def _columns_of(shape: tuple[int, ...], axis: Axes, longest: int) -> tuple[int, int, int] | None:
     """Return the shape of matrices whose columns are the slices; None where their rows are not wide."""
-    shape, longest = x.shape, (loops() or _columns).LONGEST.get(last_name(x.dtype), 0)
     first, stop = len(shape) + axis[0], len(shape) + axis[-1] + 1
     n, columns = math.prod(shape[first:stop]), math.prod(shape[stop:])
     if axis != tuple(range(axis[0], axis[-1] + 1)) or n == 1 or columns < WIDE:
@@ -207,6 +208,32 @@ def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
     if n > longest or n * columns < min(math.prod(shape), MATRIX):
         return None
     return math.prod(shape[:first]), n, columns
+
+
+def _write_columns(
+    loop: Callable[..., Array],
+    f: Callable[..., Array],
+    call: Call,
+    size: tuple[int, int, int],
+    *arguments: Any,
+    out: Array,
+) -> None:
+    """Write the results of columns by `loop(f, *arguments, out)`, which tells of which they are right."""
+    matrices, y = _as_matrices(size, *arguments, out=out)
+    with quiet(np):
+        are_right = loop(f, *matrices, y)
+        if not are_right.all():
+            fill = _plain if f in FORMULAS else _fill
+            _write_columns_left(partial(fill, f, call), matrices, y, are_right)
+
+
+def _as_matrices(
+    size: tuple[int, int, int], arrays: Arrays, *others: Array, out: Array
+) -> tuple[Any, Array]:
+    """Return arrays, and the place of the results, as matrices of columns."""
+    given = mapped(lambda a: np.broadcast_to(a, arrays.x.shape).reshape(size), arrays)
+    *flat, y = (a.reshape(size[0], -1, size[2]) for a in (*others, out))
+    return (given, *flat), y
 
 
 def _write_columns_left(
@@ -224,9 +251,7 @@ def _write_columns_left(
     each(work, [(i, left) for i in range(len(out)) for left in _left(are_right[i], n)])
 
 
-def _in_place(
-    f: Callable[..., Array], call: Call, arrays: Arrays, *state: State, out: Array | None
-) -> Array:
+def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array:
     k, where = len(call.axis), arrays.where
     reduces = FORMULAS[f].reduces
     moved = _slices_last(arrays.x, call.axis, arrays.x.ndim)
@@ -236,10 +261,7 @@ def _in_place(
     if state:
         state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
         state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
-    if out is None or call.axis != tuple(range(-k, 0)):
-        out = _empty(moved, x, call, reduces=reduces)
-    else:
-        out = out.reshape(len(x), -1)
+    out = _empty(moved, x, call, reduces=reduces)
     work = partial(_plain, f, call, (Arrays(x, where), *state), out)
     parts = _tiles(len(x), x.shape[-1], TILE) if state else _parts(x, call)  # no loop takes a state
     with np.errstate(all="ignore"):
@@ -401,12 +423,35 @@ def are_rows(x: Array, axis: Axes) -> bool:
     return 0 not in x.shape and across == sorted(across)
 
 
-def pulled(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, out: Array) -> None:
-    """Write the cotangents of scores in rows or columns of memory by the `pull` of a rule."""
-    if (size := _as_columns(arrays.x, call.axis)) is None:
-        _write(loops().pulled, f, call, out, arrays, u)
+def written(
+    f: Callable[..., Array], call: Call, arrays: Arrays, *others: Array, out: Array
+) -> None:
+    """Write f(arrays, *others) of slices that are rows or columns of memory, a function or the `pull` of a rule."""
+    if (size := _as_columns(arrays.x, call.axis)) is not None:
+        _write_columns(loops().of_columns(f), f, call, size, arrays, *others, out=out)
     else:
-        _pull_columns(f, call, arrays, u, out.reshape(size))
+        _write(loops().loop_of(f), f, call, out, arrays, *others)
+
+
+def write_left(
+    f: Callable[..., Array], call: Call, are_right: Array, *arguments: Any, out: Array
+) -> None:
+    """Write those results of `written` that are not right, by the formula as it stands."""
+    with quiet(np):
+        if (size := _as_columns(arguments[0].x, call.axis)) is not None:
+            matrices, y = _as_matrices(size, *arguments, out=out)
+            _write_columns_left(partial(_fill, f, call), matrices, y, are_right)
+        else:
+            matrices, _ = _matrices(call, arguments)
+            y = out.reshape(len(matrices[0].x), -1)
+            _write_left(f, call, matrices, y, are_right)
+
+
+def size_of(x: Array, axis: Axes) -> tuple[int, int]:
+    """Return the length of slices that are rows or columns of memory, and the number of columns, 0 of rows."""
+    if (size := _as_columns(x, axis)) is not None:
+        return size[1:]
+    return math.prod(x.shape[a] for a in axis), 0
 
 
 def _write(
@@ -415,14 +460,6 @@ def _write(
     """Write the results of rows of memory by a loop."""
     matrices, _ = _matrices(call, arguments)
     x, *_ = leaves(matrices)
-    work = partial(_by_loops, loop, f, call, matrices, out.reshape(x.shape))
+    work = partial(_by_loops, loop, f, call, matrices, out.reshape(len(x), -1))
     with quiet(np):
         each(work, _parts(x, call))
-
-
-def _pull_columns(f: Callable[..., Array], call: Call, arrays: Arrays, u: Array, g: Array) -> None:
-    given = mapped(lambda a: np.broadcast_to(a, arrays.x.shape).reshape(g.shape), arrays)
-    u = u.reshape(len(g), -1, g.shape[-1])
-    with quiet(np):
-        are_right = loops().columns_pulled(f, given.x, given.where, u, g)
-        _write_columns_left(partial(_fill, f, call), (given, u), g, are_right)

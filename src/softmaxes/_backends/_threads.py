@@ -11,7 +11,15 @@ from functools import cache, partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-__all__ = ["Team", "beside_threads_that_stay", "each", "lent_team", "together", "workers_of"]
+__all__ = [
+    "Team",
+    "allowed",
+    "beside_threads_that_stay",
+    "each",
+    "lent_team",
+    "together",
+    "workers_of",
+]
 
 FEW = 16  # parts, below which new threads cost more than they save
 
@@ -46,7 +54,7 @@ class beside_threads_that_stay:  # noqa: N801  a context
 
 def workers_of(parts: int) -> int:
     """Return the number of threads that work so many parts: one where there are few."""
-    return 1 if parts < (2 if _keeps_threads() else FEW) else _allowed()
+    return 1 if parts < (2 if _keeps_threads() else FEW) else allowed()
 
 
 def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
@@ -129,7 +137,7 @@ def _keeps_threads() -> bool:
     return getattr(_here, "keeps_threads", False)
 
 
-def _allowed() -> int:
+def allowed() -> int:
     """Return the number of threads to use: one where others already share the work."""
     is_free = _keeps_threads() or threading.current_thread() is threading.main_thread()
     if not is_free or _is_worker(os.getpid()):

@@ -47,16 +47,14 @@ def computed(f: Callable[..., Array], axis: Axes, working: Any, *arguments: Any)
     with beside_threads_that_stay(team()):
         if (known := _numpy.as_rows(f, call, *arguments)) is not None:
             rows, shape = known
-            y = torch.empty(
-                shape, dtype=working
-            )  # from the start of a line of cache, unlike NumPy's
+            y = torch.empty(shape, dtype=working)  # from the start of a line, unlike NumPy's
             _numpy.write_rows(f, call, rows, y.numpy(), *arguments)
             return y
         if loops() is None or f not in loops().PULLS:
             return torch.from_numpy(_numpy.by_rows(f, call, *arguments))
         arrays, u = arguments
         out = np.empty_like(arrays.x, order="C")
-        _numpy.pulled(f, call, arrays, u, out)
+        _numpy.written(f, call, arrays, u, out=out)
         return torch.from_numpy(out)
 
 

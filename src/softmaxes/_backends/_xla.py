@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
+from functools import cache, lru_cache
 from itertools import count
 from struct import Struct
 from typing import Any
@@ -24,7 +25,7 @@ import numpy as np
 
 from softmaxes._arrays import Array
 
-__all__ = ["DTYPES", "registered"]
+__all__ = ["DTYPES", "arrays_of", "registered"]
 
 VERSION = 0, 1
 DTYPES = {
@@ -49,17 +50,16 @@ _handlers: list[Any] = []  # of which XLA knows but the addresses
 _Handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 
 
-def registered(work: Callable[..., None]) -> str:
-    """Return a name by which XLA calls `work(*arguments, result)`; an error becomes one of XLA's."""
+def registered(work: Callable[[int], None]) -> str:
+    """Return a name by which XLA calls `work` of the address of a frame; an error becomes one of XLA's."""
 
     def handler(frame: int) -> Any:
-        _, extension, api, _, stage, *buffers = _read(FRAME, frame)
+        _, extension, api, _, stage, *_ = _read(FRAME, frame)
         if extension:
             _tell_version(extension)
         elif stage == EXECUTION:
-            arguments, results = buffers[2:5:2], buffers[7:10:2]
             try:
-                work(*_arrays(*arguments), *_arrays(*results))
+                work(frame)
             except BaseException as error:  # noqa: BLE001  none finds its way through XLA
                 return _new_error(api, f"{type(error).__name__}: {error}")
         return None
@@ -75,16 +75,32 @@ def _read(of: Struct, address: int) -> tuple[Any, ...]:
     return of.unpack(ctypes.string_at(address, of.size))
 
 
+def arrays_of(frame: int) -> list[Array]:
+    """Return the arguments and results of a call."""
+    *_, n, _, arguments, _, _, m, _, results = _read(FRAME, frame)
+    return [*_arrays(n, arguments), *_arrays(m, results)]
+
+
 def _arrays(n: int, addresses: int) -> list[Array]:
-    return [_array(address) for address in _read(Struct(f"{n}P"), addresses)]
+    return [_array(address) for address in _read(_items("P", n), addresses)]
 
 
 def _array(address: int) -> Array:
     """Return the array that is the memory of a buffer."""
     _, _, kind, data, rank, lengths = _read(BUFFER, address)
-    shape, dtype = _read(Struct(f"{rank}n"), lengths), DTYPES[kind]
-    memory = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(data)
-    return np.frombuffer(memory, dtype).reshape(shape)
+    shape, dtype = _read(_items("n", rank), lengths), DTYPES[kind]
+    return np.ndarray(shape, dtype, _memory(math.prod(shape) * dtype.itemsize).from_address(data))
+
+
+@cache
+def _items(kind: str, n: int) -> Struct:
+    return Struct(f"{n}{kind}")
+
+
+@lru_cache(maxsize=1024)
+def _memory(size: int) -> Any:
+    """Return the type of so many bytes."""
+    return ctypes.c_char * size
 
 
 def _tell_version(extension: int) -> None:

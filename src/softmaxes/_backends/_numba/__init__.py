@@ -21,8 +21,8 @@ of the same column.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -30,19 +30,23 @@ import numpy as np
 from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Call, last_name
 from softmaxes._backends._moderate import BOUNDS
-from softmaxes._backends._numba._columns import COLUMNS, LONG
+from softmaxes._backends._numba import _frames
+from softmaxes._backends._numba._columns import COLUMNS, LONG, at_once
 from softmaxes._backends._numba._columns_pulled import PULLS_OF_COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
 from softmaxes._backends._numba._parts import (
     PART,
+    PULLED,
+    VALUES,
     long_row,
     long_row_of_cotangents,
     long_row_pulled,
 )
 from softmaxes._backends._numba._rows import ROWS
+from softmaxes._backends._numba._shared import PART as ENOUGH
 from softmaxes._backends._numba._shared import on_threads
-from softmaxes._backends._numba._slices import TOGETHER
 from softmaxes._backends._sums import FORMULAS
+from softmaxes._backends._threads import workers_of
 
 __all__ = [
     "LONGEST",
@@ -50,10 +54,10 @@ __all__ = [
     "PULLS",
     "TILE",
     "columns",
-    "columns_pulled",
     "cotangents",
+    "framed",
     "loop_of",
-    "pulled",
+    "of_columns",
     "reads",
     "rows",
     "shortcut",
@@ -148,24 +152,67 @@ def loop_of(f: Any) -> Callable[..., Array | None] | None:
     return pulled if f in PULLS else cotangents if f in COTANGENTS else None
 
 
-def columns(f: Callable[..., Array], x: Array, where: Array | None, out: Array) -> Array:
+def of_columns(f: Callable[..., Array]) -> Callable[..., Array]:
+    """Return what writes a function of columns, or the cotangents by the `pull` of a rule."""
+    return columns_pulled if f in PULLS else columns
+
+
+def framed(
+    f: Callable[..., Array], size: tuple[int, int], working: Any, dtypes: Sequence[Any]
+) -> Callable[[int, int], Array] | None:
+    """
+    Return what works calls of XLA, by the address of a frame and on up to so many threads; None where no loop does.
+
+    The size is the length of a slice and the number of columns, 0 of rows. The dtypes are those of scores, mask,
+    cotangents and results, None of what there is not. It returns what the loop tells of slices, if not all are right.
+    """
+    (n, columns), (x, where, u, y) = size, dtypes
+    if not all(reads(dtype, working) for dtype in (x, u, y) if dtype is not None):
+        return None
+    stored = tuple(dtype and _stored_as(dtype) for dtype in dtypes)
+    places, is_pull = (where and 1, u and (2 if where else 1)), f in PULLS
+    if columns:
+        of = _frames.of_columns((PULLS_OF_COLUMNS if is_pull else COLUMNS)[f], *places, stored)
+        return partial(_at, of, size)
+    if n <= PART:
+        of = _frames.of_rows((PULLS if is_pull else ROWS)[f], *places, stored)
+    else:
+        has_room = y == working or not (is_pull or f is _primals.softmax)
+        of = _frames.of_long_rows(
+            (PULLED if is_pull else VALUES)[f], *places, stored, None if has_room else working.type
+        )
+    return partial(_at, of, (n,))
+
+
+def _stored_as(dtype: Any) -> Any:
+    return np.uint16 if _is_half(dtype) else dtype.type
+
+
+def _at(run: Any, size: tuple[int, ...], frame: int, limit: int) -> Array:
+    found: Array = run(frame, *size, limit)
+    return found
+
+
+def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:
     """Write the results of the columns of matrices to out, and return for which they are right."""
-    return ~np.isnan(_on_columns(COLUMNS[f], x, where, None, out))
+    return ~np.isnan(_on_columns(COLUMNS[f], arrays, None, out))
 
 
-def columns_pulled(f: Any, x: Array, where: Array | None, u: Array, g: Array) -> Array:
+def columns_pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array:
     """Write the cotangents of the columns of matrices by the `pull` of a rule; return for which they are right."""
-    return np.isfinite(_on_columns(PULLS_OF_COLUMNS[f], x, where, u, g))
+    return np.isfinite(_on_columns(PULLS_OF_COLUMNS[f], arrays, u, g))
 
 
-def _on_columns(loop: Any, x: Array, where: Array | None, u: Array | None, out: Array) -> Array:
+def _on_columns(loop: Any, arrays: Arrays, u: Array | None, out: Array) -> Array:
     """Call a loop over the columns of matrices, and return what it says of each."""
+    x, where, *_ = arrays
     where = where if where is None else np.ascontiguousarray(where)
     flat = (a if a is None else _stored(a.reshape(-1, a.shape[-1])) for a in (x, where, u, out))
     n, height_of_u, height_of_out = x.shape[1], 0 if u is None else u.shape[1], out.shape[1]
     right = np.zeros((len(x), x.shape[2]))
-    few = len(x) * -(-x.shape[2] // TOGETHER)
-    on_threads(loop, few, n * TOGETHER, (n, height_of_u, height_of_out), *flat, right)
+    width = at_once(len(x), x.shape[2], x.itemsize, workers_of(x.size // ENOUGH))
+    few = len(x) * -(-x.shape[2] // width)
+    on_threads(loop, few, n * width, (n, height_of_u, height_of_out, width), *flat, right)
     return right
 
 

@@ -49,7 +49,17 @@ from softmaxes._backends._numba._slices import (
 from softmaxes._backends._numba._vectors import Memory, filled, first_of, memory_of, part_of
 from softmaxes._backends._sums import TILE as PART
 
-__all__ = ["PART", "copied", "long_row", "long_row_of_cotangents", "long_row_pulled"]
+__all__ = [
+    "FOUND",
+    "PART",
+    "PHASES",
+    "PULLED",
+    "VALUES",
+    "copied",
+    "long_row",
+    "long_row_of_cotangents",
+    "long_row_pulled",
+]
 
 # What is found of a part: of its scores and terms, as in `_rows`; where a probability above 1/2 is, -1 if
 # nowhere, and the cotangent there; the sums of products, and of cotangents of scores.

@@ -19,12 +19,12 @@ from softmaxes._backends._numba._team import in_team
 from softmaxes._backends._numba._vectors import add_to
 from softmaxes._backends._threads import lent_team, together, workers_of
 
-__all__ = ["end_of", "in_phases", "on_threads", "rows_after", "wait_for"]
+__all__ = ["end_of", "in_phases", "on_threads", "rows_after", "turns_of", "wait_for"]
 
 # The counters of a loop: the first row that nobody has taken, the rows done, and those of a turn.
 NEXT, DONE, STEP = range(3)
 PART = 1 << 16  # entries, of which a few are worth a thread
-SHARES = 4  # turns for each thread, so that one that is held up takes fewer
+SHARES = 16  # turns for each thread, so that one that is held up takes fewer
 LOOKS = 1 << 14  # at whether all are done, before this thread sleeps
 
 
@@ -37,11 +37,17 @@ def on_threads(loop: Callable[..., Any], rows: int, n: int, *arguments: Any) -> 
     workers = workers_of(rows * n // PART)
     if workers < 2:
         return bool(loop(None, *arguments))
-    turns = np.asarray([0, 0, max(1, rows // (SHARES * workers))])
+    turns = turns_of(rows, workers)
     says_true = _together(workers, loop, turns, *arguments)
     while not _are_done(turns, rows):
         time.sleep(1e-4)
     return says_true
+
+
+@compiled()
+def turns_of(rows: int, workers: int) -> Array:
+    """Return the counters of a loop over rows that so many threads share."""
+    return np.array([0, 0, max(1, rows // (SHARES * workers))])
 
 
 def in_phases(loop: Callable[..., Any], rows: int, phases: int, *arguments: Any) -> bool | None:

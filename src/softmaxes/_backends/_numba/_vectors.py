@@ -43,6 +43,7 @@ __all__ = [
     "kept_some",
     "load",
     "load_first",
+    "lowered",
     "memory_of",
     "only",
     "other_of",
@@ -78,7 +79,7 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, vector, ir.VectorType(element, vector.lanes))
 
 
-def _lowered(
+def lowered(
     function: Any, typed: Callable[..., Any], first: Any = types.Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Let compiled code call a function, by `typed` of its types and what is decorated, of its values."""
@@ -112,7 +113,7 @@ def _typed_filled(a: Any, number: Any) -> Any:
     return types.UniTuple(vector, len(number)) if isinstance(number, types.BaseTuple) else vector
 
 
-@_lowered(filled, _typed_filled)
+@lowered(filled, _typed_filled)
 def _filled(context: Any, builder: Any, signature: Any, a: Any, number: Any) -> Any:
     return context.cast(builder, number, signature.args[1], signature.return_type)
 
@@ -140,7 +141,7 @@ def first_places(n: Any, like: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(first_places, lambda n, like: _masks(like))
+@lowered(first_places, lambda n, like: _masks(like))
 def _first_places(context: Any, builder: Any, signature: Any, n: Any, like: Any) -> Any:
     lanes = like.type.count
     n = _repeated(builder, builder.trunc(n, INDEX), lanes)
@@ -202,7 +203,7 @@ def fused(a: Any, b: Any, c: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(fused, lambda a, b, c: a)
+@lowered(fused, lambda a, b, c: a)
 def _fused(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     # Left to LLVM as a choice, it would be made here in this way and there in the other.
     vector = signature.return_type
@@ -229,7 +230,7 @@ def select(mask: Any, a: Any, b: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(select, lambda mask, a, b: a if isinstance(a, VectorType) else b)
+@lowered(select, lambda mask, a, b: a if isinstance(a, VectorType) else b)
 def _select(context: Any, builder: Any, signature: Any, mask: Any, *values: Any) -> Any:
     of, kinds = signature.return_type, signature.args[1:]
     cast = (
@@ -243,7 +244,7 @@ def only(mask: Any, a: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(only, lambda mask, a: a)
+@lowered(only, lambda mask, a: a)
 def _only(context: Any, builder: Any, signature: Any, mask: Any, a: Any) -> Any:
     # To set all bits takes less time than to select a number.
     kind = _integers(a)
@@ -262,7 +263,7 @@ def other_of(a: Any, b: Any, one: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(other_of, lambda a, b, one: a)
+@lowered(other_of, lambda a, b, one: a)
 def _other_of(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     kind = _integers(values[0])
     a, b, one = (builder.bitcast(value, kind) for value in values)
@@ -274,7 +275,7 @@ def view(a: Any, dtype: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(view, lambda a, dtype: VectorType(dtype.dtype, a.lanes))
+@lowered(view, lambda a, dtype: VectorType(dtype.dtype, a.lanes))
 def _view(context: Any, builder: Any, signature: Any, a: Any, dtype: Any) -> Any:
     return builder.bitcast(a, context.get_value_type(signature.return_type))
 
@@ -306,7 +307,7 @@ def memory_of(a: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(memory_of, lambda a: a if a == types.none else MemoryType(a.dtype))
+@lowered(memory_of, lambda a: a if a == types.none else MemoryType(a.dtype))
 def _memory_of(context: Any, builder: Any, signature: Any, a: Any) -> Any:
     if signature.return_type == types.none:
         return context.get_dummy_value()
@@ -333,7 +334,7 @@ def row_of(a: Any, row: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(row_of, lambda a, row: a)
+@lowered(row_of, lambda a, row: a)
 def _row_of(context: Any, builder: Any, signature: Any, a: Any, row: Any) -> Any:
     if signature.return_type == types.none:
         return a
@@ -348,7 +349,7 @@ def part_of(a: Any, start: Any, stop: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(part_of, lambda a, start, stop: a)
+@lowered(part_of, lambda a, start, stop: a)
 def _part_of(context: Any, builder: Any, signature: Any, a: Any, start: Any, stop: Any) -> Any:
     if signature.return_type == types.none:
         return context.get_dummy_value()
@@ -367,7 +368,7 @@ def block_of(a: Any, row: Any, start: Any, length: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(block_of, lambda a, row, start, length: a)
+@lowered(block_of, lambda a, row, start, length: a)
 def _block_of(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     memory = signature.return_type
     if memory == types.none:
@@ -383,7 +384,7 @@ def either(is_first: Any, a: Any, b: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(either, lambda is_first, a, b: a)
+@lowered(either, lambda is_first, a, b: a)
 def _either(context: Any, builder: Any, signature: Any, is_first: Any, a: Any, b: Any) -> Any:
     _, first, second = signature.args
     return builder.select(is_first, a, b) if first == second else a
@@ -395,7 +396,7 @@ def room_of(rows: int, entries: int) -> Any:
     def room(number: Any) -> Any:
         raise NotImplementedError
 
-    @_lowered(room, _typed_room)
+    @lowered(room, _typed_room)
     def emit(context: Any, builder: Any, signature: Any, number: Any) -> Any:
         length = ir.Constant(context.get_value_type(types.intp), entries)
         size = ir.Constant(length.type, rows * entries)
@@ -411,7 +412,7 @@ def load(a: Any, row: Any, start: Any, like: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(load, lambda a, row, start, like: like)
+@lowered(load, lambda a, row, start, like: like)
 def _load(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     memory, *_, like = signature.args
     place, size = _place(context, builder, memory, like.lanes, *values[:3])
@@ -462,7 +463,7 @@ def load_first(a: Any, row: Any, start: Any, places: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(load_first, lambda a, row, start, places: VectorType(a.dtype, places.lanes))
+@lowered(load_first, lambda a, row, start, places: VectorType(a.dtype, places.lanes))
 def _load_first(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     memory, *_, places = signature.args
     place, size = _place(context, builder, memory, places.lanes, *values[:3])
@@ -481,7 +482,7 @@ def kept(where: Any, row: Any, start: Any, like: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(kept, lambda where, row, start, like: where if where == types.none else _masks(like))
+@lowered(kept, lambda where, row, start, like: where if where == types.none else _masks(like))
 def _kept(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     if signature.return_type == types.none:
         return context.get_dummy_value()
@@ -493,7 +494,7 @@ def kept_first(where: Any, row: Any, start: Any, places: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(kept_first, lambda where, row, start, places: places)
+@lowered(kept_first, lambda where, row, start, places: places)
 def _kept_first(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     if signature.args[0] == types.none:
         return values[3]
@@ -505,7 +506,7 @@ def kept_some(where: Any, row: Any, start: Any, places: Any, like: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(
+@lowered(
     kept_some,
     lambda where, row, start, places, like: where if where == types.none else _masks(like),
 )
@@ -528,7 +529,7 @@ def prefetch(a: Any, row: Any, start: Any) -> None:
     raise NotImplementedError
 
 
-@_lowered(prefetch, lambda a, row, start: types.none)
+@lowered(prefetch, lambda a, row, start: types.none)
 def _prefetch(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     place, _ = _place(context, builder, signature.args[0], 1, *values)
     place = builder.bitcast(place, cgutils.voidptr_t)
@@ -542,7 +543,7 @@ def store(a: Any, row: Any, start: Any, numbers: Any) -> None:
     raise NotImplementedError
 
 
-@_lowered(store, lambda a, row, start, numbers: types.none)
+@lowered(store, lambda a, row, start, numbers: types.none)
 def _store(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     memory, *_, vector = signature.args
     if memory == types.none:
@@ -557,7 +558,7 @@ def store_first(a: Any, row: Any, start: Any, mask: Any, numbers: Any) -> None:
     raise NotImplementedError
 
 
-@_lowered(store_first, lambda a, row, start, mask, numbers: types.none)
+@lowered(store_first, lambda a, row, start, mask, numbers: types.none)
 def _store_first(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     memory, *_, vector = signature.args
     if memory == types.none:
@@ -574,7 +575,7 @@ def _typed_entry(a: Any, place: Any) -> Any:
     return a.dtype if isinstance(a, MemoryType) else None
 
 
-@_lowered(operator.getitem, _typed_entry, MemoryType)
+@lowered(operator.getitem, _typed_entry, MemoryType)
 def _entry(context: Any, builder: Any, signature: Any, a: Any, place: Any) -> Any:
     row, i = cgutils.unpack_tuple(builder, place)
     memory, _ = signature.args
@@ -586,7 +587,7 @@ def _typed_set_entry(a: Any, place: Any, number: Any) -> Any:
     return types.none if isinstance(a, MemoryType) else None
 
 
-@_lowered(operator.setitem, _typed_set_entry, MemoryType)
+@lowered(operator.setitem, _typed_set_entry, MemoryType)
 def _set_entry(context: Any, builder: Any, signature: Any, a: Any, place: Any, number: Any) -> Any:
     memory, _, kind = signature.args
     row, i = cgutils.unpack_tuple(builder, place)
@@ -604,7 +605,7 @@ def add_to(counters: Any, place: Any, number: Any) -> int:
     raise NotImplementedError
 
 
-@_lowered(add_to, lambda counters, place, number: types.int64)
+@lowered(add_to, lambda counters, place, number: types.int64)
 def _add_to(context: Any, builder: Any, signature: Any, a: Any, place: Any, number: Any) -> Any:
     array = context.make_array(signature.args[0])(context, builder, a)
     entry = builder.gep(array.data, [place])
@@ -620,7 +621,7 @@ def first_of(a: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(first_of, lambda a: a.dtype)
+@lowered(first_of, lambda a: a.dtype)
 def _first_of(context: Any, builder: Any, signature: Any, a: Any) -> Any:
     return _first(builder, a)
 
@@ -634,7 +635,7 @@ def any_of(mask: Any) -> Any:
     raise NotImplementedError
 
 
-@_lowered(any_of, lambda mask: types.boolean)
+@lowered(any_of, lambda mask: types.boolean)
 def _any_of(context: Any, builder: Any, signature: Any, mask: Any) -> Any:
     bits = builder.bitcast(mask, ir.IntType(mask.type.count))
     return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
@@ -656,7 +657,7 @@ def without_highest(a: Any, rest: Any) -> Any:
 
 
 def _folding(name: Any, made: Two) -> None:
-    @_lowered(name, lambda a: a.dtype)
+    @lowered(name, lambda a: a.dtype)
     def fold(context: Any, builder: Any, signature: Any, a: Any) -> Any:
         while a.type.count > 1:
             a = made(builder, *_halves(builder, a))
@@ -672,11 +673,12 @@ _folding(folded, _plain("fadd"))
 _folding(highest_of, _chosen(">"))
 
 
-@_lowered(without_highest, lambda a, rest: types.UniTuple(a.dtype, 2))
+@lowered(without_highest, lambda a, rest: types.UniTuple(a.dtype, 2))
 def _without_highest(context: Any, builder: Any, signature: Any, a: Any, rest: Any) -> Any:
     while a.type.count > 1:
         a, b = _halves(builder, a)
         rest = builder.fadd(*_halves(builder, rest))
-        rest, a = builder.fadd(rest, _chosen("<")(builder, a, b)), _chosen(">")(builder, a, b)
+        # A NaN is one of the two, as in `in_order`.
+        rest, a = builder.fadd(rest, _chosen("<")(builder, a, b)), _chosen(">")(builder, b, a)
     found = _first(builder, rest), _first(builder, a)
     return context.make_tuple(builder, signature.return_type, found)

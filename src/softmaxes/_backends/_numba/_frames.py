@@ -1,0 +1,184 @@
+"""
+Calls of XLA, worked without the interpreter: from a frame of its foreign function interface to a loop.
+
+Arguments are scores, a mask if there is one, and cotangents if there are any, each contiguous.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from softmaxes._arrays import Array
+from softmaxes._backends._numba._calls import FAILED, as_c, matrix_at, word_at
+from softmaxes._backends._numba._columns import at_once
+from softmaxes._backends._numba._numbers import compiled, inlined
+from softmaxes._backends._numba._parts import FOUND, PHASES
+from softmaxes._backends._numba._parts import PART as LONGEST
+from softmaxes._backends._numba._pool import in_pool
+from softmaxes._backends._numba._shared import PART, STEP, turns_of
+
+__all__ = ["of_columns", "of_long_rows", "of_rows"]
+
+BYTES = 8
+# The words of a frame, of the interface, and of a buffer.
+API, CONTEXT, ARGUMENTS, RESULTS = 2, 3, 9, 14
+SCHEDULE = 17
+DATA, RANK, LENGTHS = 3, 4, 5
+
+
+@inlined()
+def _word(address: int, place: int) -> int:
+    return word_at(address + place * BYTES)
+
+
+@inlined()
+def _matrix(frame: int, place: int, i: int, columns: int, dtype: Any) -> Array:
+    """Return an argument or a result as a matrix."""
+    buffer = _word(_word(frame, place), i)
+    size = 1
+    for axis in range(_word(buffer, RANK)):
+        size *= _word(_word(buffer, LENGTHS), axis)
+    return matrix_at(_word(buffer, DATA), size // columns, columns, dtype)
+
+
+@inlined()
+def _rows(frame: int, place: int, i: int, rows: int, dtype: Any) -> Array:
+    """Return an argument or a result as a matrix of so many rows."""
+    flat = _matrix(frame, place, i, 1, dtype)
+    return flat.reshape(rows, len(flat) // rows)
+
+
+@inlined()
+def _no_rows(a: None) -> int:
+    return 0
+
+
+@inlined()
+def _nothing(a: None, i: int) -> None:
+    return None
+
+
+def _reading(i: int | None, read: Any) -> Any:
+    """Return what reads argument i, None where there is none."""
+    if i is None:
+        return inlined()(lambda frame, length, dtype: None)
+    return inlined()(lambda frame, length, dtype: read(frame, ARGUMENTS, i, length, dtype))
+
+
+@cache
+def of_rows(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]) -> Any:
+    """
+    Return a function of the address of a frame, the length of a row, and a number of threads.
+
+    It calls the loop, and returns what the loop says of the rows if they are not all right. The mask and the
+    cotangents are those arguments; the dtypes are of scores, mask, cotangents and results.
+    """
+    read_where, read_u = _reading(where, _matrix), _reading(u, _rows)
+    of_x, of_where, of_u, of_y = dtypes
+    has_pairs = u is not None
+
+    def run(frame: int, n: int, limit: int) -> Array:
+        x = _matrix(frame, ARGUMENTS, 0, n, of_x)
+        rows, mask = len(x), read_where(frame, n, of_where)
+        y = _rows(frame, RESULTS, 0, rows, of_y)
+        found = np.full(rows, np.nan)
+        workers = min(limit, max(1, rows * n // PART))
+        turns = turns_of(rows, workers)
+        if has_pairs:
+            shared = as_c(loop, (turns, x, mask, read_u(frame, rows, of_u), y, found))
+        else:
+            shared = as_c(loop, (turns, x, mask, y, found.reshape(rows, 1)))
+        _call(frame, workers, shared)
+        return found if np.any(~np.isfinite(found)) else found[:0]
+
+    return compiled()(run)
+
+
+@cache
+def of_long_rows(
+    loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...], room: Any
+) -> Any:
+    """
+    Return what `of_rows` does, one row after the other, each by a loop over its parts.
+
+    The room for the terms of a row is of a dtype, or in the place of the results where that is None.
+    """
+    read_where, read_u = _reading(where, _matrix), _reading(u, _rows)
+    of_x, of_where, of_u, of_y = dtypes
+    has_pairs, room_of = u is not None, _itself if room is None else _fresh
+    mask_of = _nothing if where is None else _one
+
+    def run(frame: int, n: int, limit: int) -> Array:
+        x = _matrix(frame, ARGUMENTS, 0, n, of_x)
+        rows, parts = len(x), (n + LONGEST - 1) // LONGEST
+        masks, all_u = read_where(frame, n, of_where), read_u(frame, rows, of_u)
+        all_y, found = _rows(frame, RESULTS, 0, rows, of_y), np.full((rows, 1), np.nan)
+        workers, told = min(limit, parts), np.empty((parts, FOUND))
+        for i in range(rows):
+            turns = np.zeros((PHASES, 3), np.int64)
+            turns[:, STEP] = 1
+            mask, y = mask_of(masks, i), _one(all_y, i)
+            terms = room_of(y, room)
+            given: Any
+            if has_pairs:
+                given = turns, _one(x, i), mask, _one(all_u, i), terms, y, told, found[i]
+            else:
+                given = turns, _one(x, i), mask, terms, y, told, _one(found, i)
+            _call(frame, workers, as_c(loop, given))
+        return found[:, 0] if np.any(~np.isfinite(found)) else found[:0, 0]
+
+    return compiled()(run)
+
+
+@inlined()
+def _one(a: Array, i: int) -> Array:
+    return a[i : i + 1]
+
+
+@inlined()
+def _itself(y: Array, dtype: Any) -> Array:
+    return y
+
+
+@inlined()
+def _fresh(y: Array, dtype: Any) -> Array:
+    return np.empty(y.shape, dtype)
+
+
+@cache
+def of_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]) -> Any:
+    """Return what `of_rows` does for columns, a function of the numbers of columns and their lengths."""
+    read_where, read_u = _reading(where, _matrix), _reading(u, _matrix)
+    of_x, of_where, of_u, of_y = dtypes
+    rows_of = _no_rows if u is None else len
+
+    def run(frame: int, n: int, columns: int, limit: int) -> Array:
+        x, mask = (
+            _matrix(frame, ARGUMENTS, 0, columns, of_x),
+            read_where(frame, columns, of_where),
+        )
+        given, y = read_u(frame, columns, of_u), _matrix(frame, RESULTS, 0, columns, of_y)
+        matrices = len(x) // n
+        found = np.full((matrices, columns), np.nan)
+        workers = min(limit, max(1, len(x) * columns // PART))
+        width = at_once(matrices, columns, x.itemsize, workers)
+        few = matrices * ((columns + width - 1) // width)
+        turns, sizes = (
+            turns_of(few, workers),
+            (n, rows_of(given) // matrices, len(y) // matrices, width),
+        )
+        _call(frame, workers, as_c(loop, (turns, sizes, x, mask, given, y, found)))
+        return found if np.any(~np.isfinite(found)) else found[:0]
+
+    return compiled()(run)
+
+
+@inlined()
+def _call(frame: int, workers: int, shared: tuple[int, int, int]) -> None:
+    share, place, ends = shared
+    in_pool(_word(_word(frame, API), SCHEDULE), _word(frame, CONTEXT), workers, share, place)
+    if word_at(ends) & FAILED:
+        raise MemoryError  # as no loop fails otherwise
