@@ -1,5 +1,6 @@
 """JAX's arrays in compiled loops: what XLA hands over, and what it is spared."""
 
+import ctypes
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -193,6 +194,67 @@ def of_value_and_gradient(jax, function, axis, x, where, u):
     where = None if where.all() else where
     assert "softmaxes_" in jax.jit(both).lower(x, u).compile().as_text()
     return jax.jit(both)(x, u)
+
+
+@every_function
+@pytest.mark.parametrize("shape", [(MANY // 64, 64), (70, MANY // 64), (1, _sums.TILE + 5)])
+def test_a_batch_has_the_bits_of_its_parts(jax, function, shape):
+    x, u = np.random.default_rng(5).normal(scale=4, size=(2, 3, *shape)).astype("float32")
+    x[1, -1, 2], x[2, -1, 3] = np.nan, np.inf
+    axis = -2 if shape[0] == 70 else -1
+
+    def both(x, u):
+        y, pullback = jax.vjp(lambda x: function(x, axis=axis), x)
+        return y, pullback(u if y.shape == x.shape else u.take(0, axis))[0]
+
+    found = jax.jit(jax.vmap(both))(x, u)
+    expected = [jax.jit(both)(*parts) for parts in zip(x, u, strict=True)]
+    for a, *parts in zip(found, *expected, strict=True):
+        np.testing.assert_array_equal(a, np.stack(parts))
+
+
+class Pool:
+    """Threads of XLA: what is asked for at once, later, or refused."""
+
+    def __init__(self, answer):
+        self.answer, self.tasks, self.calls = answer, [], []
+        schedule = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.POINTER(Request))
+        self.functions = schedule(self._schedule), TASK(self.calls.append)
+
+    def _schedule(self, request):
+        self.tasks.append((request.contents.task, request.contents.data))
+        if self.answer == "at once":
+            self.run()
+        return self.answer == "refused"
+
+    def run(self):
+        task, data = self.tasks.pop()
+        TASK(task)(data)
+
+    def addresses(self):
+        return [ctypes.cast(f, ctypes.c_void_p).value for f in self.functions]
+
+
+TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class Request(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_void_p) for name in ("size", "extension", "context", "task", "data")
+    ]
+
+
+@pytest.mark.parametrize(("answer", "calls"), [("at once", 3), ("later", 1), ("refused", 1)])
+def test_who_comes_late_finds_a_call_closed(answer, calls):
+    from softmaxes._backends._numba._pool import in_pool
+
+    pool = Pool(answer)
+    schedule, share = pool.addresses()
+    in_pool(schedule, 0, 3, share, 7)
+    assert pool.calls == [7] * calls
+    while answer == "later" and pool.tasks:
+        pool.run()
+    assert pool.calls == [7] * calls
 
 
 def test_what_has_no_loop_is_left_to_xla(jax):
