@@ -194,13 +194,8 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
 
 
 def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
-    longest = (loops() or _columns).LONGEST.get(last_name(x.dtype), 0)
-    return _columns_of(x.shape, axis, longest)
-
-
-@lru_cache(maxsize=1024)
-def _columns_of(shape: tuple[int, ...], axis: Axes, longest: int) -> tuple[int, int, int] | None:
     """Return the shape of matrices whose columns are the slices; None where their rows are not wide."""
+    shape, longest = x.shape, (loops() or _columns).LONGEST.get(last_name(x.dtype), 0)
     first, stop = len(shape) + axis[0], len(shape) + axis[-1] + 1
     n, columns = math.prod(shape[first:stop]), math.prod(shape[stop:])
     if axis != tuple(range(axis[0], axis[-1] + 1)) or n == 1 or columns < WIDE:
