@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
-from functools import cache, lru_cache
 from itertools import count
 from struct import Struct
 from typing import Any
@@ -82,25 +81,15 @@ def arrays_of(frame: int) -> list[Array]:
 
 
 def _arrays(n: int, addresses: int) -> list[Array]:
-    return [_array(address) for address in _read(_items("P", n), addresses)]
+    return [_array(address) for address in _read(Struct(f"{n}P"), addresses)]
 
 
 def _array(address: int) -> Array:
     """Return the array that is the memory of a buffer."""
     _, _, kind, data, rank, lengths = _read(BUFFER, address)
-    shape, dtype = _read(_items("n", rank), lengths), DTYPES[kind]
-    return np.ndarray(shape, dtype, _memory(math.prod(shape) * dtype.itemsize).from_address(data))
-
-
-@cache
-def _items(kind: str, n: int) -> Struct:
-    return Struct(f"{n}{kind}")
-
-
-@lru_cache(maxsize=1024)
-def _memory(size: int) -> Any:
-    """Return the type of so many bytes."""
-    return ctypes.c_char * size
+    shape, dtype = _read(Struct(f"{rank}n"), lengths), DTYPES[kind]
+    memory = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(data)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def _tell_version(extension: int) -> None:

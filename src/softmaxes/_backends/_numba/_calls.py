@@ -15,13 +15,13 @@ from softmaxes._backends._numba._numbers import inlined
 from softmaxes._backends._numba._vectors import lowered
 
 __all__ = [
-    "FAILED",
     "SAID_FALSE",
     "as_c",
     "call",
     "freed",
     "fresh",
     "matrix_at",
+    "refuse_failure",
     "word_at",
     "words_at",
 ]
@@ -125,6 +125,13 @@ def _emit_as_c(context: Any, builder: Any, signature: Any, values: Any) -> Any:
 
 type_callable(as_c)(_typed_as_c)
 lower_builtin(as_c, types.Any, types.Any)(_emit_as_c)
+
+
+@inlined()
+def refuse_failure(ends: int) -> None:
+    """Raise what a call from C could not."""
+    if word_at(ends) & FAILED:
+        raise MemoryError  # as no loop fails otherwise
 
 
 def _function_of_c(context: Any, module: Any, found: Any, known: Any) -> Any:

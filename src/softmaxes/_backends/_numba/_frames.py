@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from softmaxes._arrays import Array
-from softmaxes._backends._numba._calls import FAILED, as_c, matrix_at, word_at
+from softmaxes._backends._numba._calls import as_c, matrix_at, refuse_failure, word_at
 from softmaxes._backends._numba._columns import at_once
 from softmaxes._backends._numba._numbers import compiled, inlined
 from softmaxes._backends._numba._parts import FOUND, PHASES
 from softmaxes._backends._numba._parts import PART as LONGEST
 from softmaxes._backends._numba._pool import in_pool
-from softmaxes._backends._numba._shared import PART, STEP, turns_of
+from softmaxes._backends._numba._shared import PART, turns_of, turns_of_phases
 
 __all__ = ["of_columns", "of_long_rows", "of_rows"]
 
@@ -92,7 +92,7 @@ def of_rows(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]
         else:
             shared = as_c(loop, (turns, x, mask, y, found.reshape(rows, 1)))
         _call(frame, workers, shared)
-        return found if np.any(~np.isfinite(found)) else found[:0]
+        return _if_some_are_wrong(found)
 
     return compiled()(run)
 
@@ -118,9 +118,7 @@ def of_long_rows(
         all_y, found = _rows(frame, RESULTS, 0, rows, of_y), np.full((rows, 1), np.nan)
         workers, told = min(limit, parts), np.empty((parts, FOUND))
         for i in range(rows):
-            turns = np.zeros((PHASES, 3), np.int64)
-            turns[:, STEP] = 1
-            mask, y = mask_of(masks, i), _one(all_y, i)
+            turns, mask, y = turns_of_phases(PHASES), mask_of(masks, i), _one(all_y, i)
             terms = room_of(y, room)
             given: Any
             if has_pairs:
@@ -128,7 +126,7 @@ def of_long_rows(
             else:
                 given = turns, _one(x, i), mask, terms, y, told, _one(found, i)
             _call(frame, workers, as_c(loop, given))
-        return found[:, 0] if np.any(~np.isfinite(found)) else found[:0, 0]
+        return _if_some_are_wrong(found[:, 0])
 
     return compiled()(run)
 
@@ -156,22 +154,17 @@ def of_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, .
     rows_of = _no_rows if u is None else len
 
     def run(frame: int, n: int, columns: int, limit: int) -> Array:
-        x, mask = (
-            _matrix(frame, ARGUMENTS, 0, columns, of_x),
-            read_where(frame, columns, of_where),
-        )
-        given, y = read_u(frame, columns, of_u), _matrix(frame, RESULTS, 0, columns, of_y)
+        x = _matrix(frame, ARGUMENTS, 0, columns, of_x)
+        y = _matrix(frame, RESULTS, 0, columns, of_y)
+        mask, given = read_where(frame, columns, of_where), read_u(frame, columns, of_u)
         matrices = len(x) // n
         found = np.full((matrices, columns), np.nan)
         workers = min(limit, max(1, len(x) * columns // PART))
         width = at_once(matrices, columns, x.itemsize, workers)
         few = matrices * ((columns + width - 1) // width)
-        turns, sizes = (
-            turns_of(few, workers),
-            (n, rows_of(given) // matrices, len(y) // matrices, width),
-        )
-        _call(frame, workers, as_c(loop, (turns, sizes, x, mask, given, y, found)))
-        return found if np.any(~np.isfinite(found)) else found[:0]
+        sizes = n, rows_of(given) // matrices, len(y) // matrices, width
+        _call(frame, workers, as_c(loop, (turns_of(few, workers), sizes, x, mask, given, y, found)))
+        return _if_some_are_wrong(found)
 
     return compiled()(run)
 
@@ -180,5 +173,10 @@ def of_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, .
 def _call(frame: int, workers: int, shared: tuple[int, int, int]) -> None:
     share, place, ends = shared
     in_pool(_word(_word(frame, API), SCHEDULE), _word(frame, CONTEXT), workers, share, place)
-    if word_at(ends) & FAILED:
-        raise MemoryError  # as no loop fails otherwise
+    refuse_failure(ends)
+
+
+@inlined()
+def _if_some_are_wrong(found: Array) -> Array:
+    """Return what is told of slices, and nothing where it tells that all are right."""
+    return found if np.any(~np.isfinite(found)) else found[:0]

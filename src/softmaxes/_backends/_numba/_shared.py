@@ -19,7 +19,15 @@ from softmaxes._backends._numba._team import in_team
 from softmaxes._backends._numba._vectors import add_to
 from softmaxes._backends._threads import lent_team, together, workers_of
 
-__all__ = ["end_of", "in_phases", "on_threads", "rows_after", "turns_of", "wait_for"]
+__all__ = [
+    "end_of",
+    "in_phases",
+    "on_threads",
+    "rows_after",
+    "turns_of",
+    "turns_of_phases",
+    "wait_for",
+]
 
 # The counters of a loop: the first row that nobody has taken, the rows done, and those of a turn.
 NEXT, DONE, STEP = range(3)
@@ -50,10 +58,17 @@ def turns_of(rows: int, workers: int) -> Array:
     return np.array([0, 0, max(1, rows // (SHARES * workers))])
 
 
-def in_phases(loop: Callable[..., Any], rows: int, phases: int, *arguments: Any) -> bool | None:
-    """Do the same for a loop that takes rows one by one in each of its phases."""
+@compiled()
+def turns_of_phases(phases: int) -> Array:
+    """Return the counters of a loop in so many phases, in which rows are taken one by one."""
     turns = np.zeros((phases, 3), np.int64)
     turns[:, STEP] = 1
+    return turns
+
+
+def in_phases(loop: Callable[..., Any], rows: int, phases: int, *arguments: Any) -> bool | None:
+    """Do the same for a loop that takes rows one by one in each of its phases."""
+    turns = turns_of_phases(phases)
     if (workers := workers_of(rows)) < 2:
         return bool(loop(turns, *arguments))
     return _together(workers, loop, turns, *arguments)

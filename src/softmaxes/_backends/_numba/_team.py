@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from softmaxes._backends._numba._calls import FAILED, SAID_FALSE, as_c, call, word_at
+from softmaxes._backends._numba._calls import SAID_FALSE, as_c, call, refuse_failure, word_at
 from softmaxes._backends._numba._numbers import compiled
 
 __all__ = ["in_team"]
@@ -22,8 +22,7 @@ def in_team(loop: Callable[..., Any]) -> Any:
     def work(parallel: int, workers: int, *arguments: Any) -> bool:
         share, place, ends = as_c(loop, arguments)
         call(parallel, (share, place, workers, 0))
-        if word_at(ends) & FAILED:
-            raise MemoryError  # as no loop fails otherwise
+        refuse_failure(ends)
         return not word_at(ends) & SAID_FALSE
 
     return compiled()(work)

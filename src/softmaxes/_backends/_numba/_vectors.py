@@ -46,7 +46,6 @@ __all__ = [
     "lowered",
     "memory_of",
     "only",
-    "other_of",
     "part_of",
     "prefetch",
     "room_of",
@@ -256,18 +255,6 @@ def _integers(a: Any) -> Any:
     """Return the kind of vectors of integers that have as many bits."""
     bits = 32 if isinstance(a.type.element, ir.FloatType) else 64
     return ir.VectorType(ir.IntType(bits), a.type.count)
-
-
-def other_of(a: Any, b: Any, one: Any) -> Any:
-    """Return, of each two numbers, the other than that which is given, by bits."""
-    raise NotImplementedError
-
-
-@lowered(other_of, lambda a, b, one: a)
-def _other_of(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
-    kind = _integers(values[0])
-    a, b, one = (builder.bitcast(value, kind) for value in values)
-    return builder.bitcast(builder.xor(builder.xor(a, b), one), values[0].type)
 
 
 def view(a: Any, dtype: Any) -> Any:
