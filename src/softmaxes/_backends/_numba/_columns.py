@@ -134,29 +134,50 @@ def put(y: Memory, row: int, start: int, places: Any, numbers: Any) -> None:
 # A few columns ------------------------------------------------------------------------------------
 
 
-def in_fours(four: Callable[..., None], one: Callable[..., None]) -> Any:
+def in_fours(
+    known: Callable[..., Any],
+    vector: Callable[..., Any],
+    one: Callable[..., Any],
+    four: Callable[..., Any],
+    keep: Callable[..., None],
+) -> Any:
     """
-    Return a loop over n rows of columns, as rows are summed: four vectors at once, and the rest one by one.
+    Return a loop that adds n rows of columns as those of rows are added: four vectors at once, and the rest one by one.
 
-    It calls `four(row, lane, start, places, x, ...)` for a row and the next three of its lane, and `one` alike.
+    `known(state, lane, start, x)` are the sums of a lane and what else there is to know; with the latter,
+    `vector(row, start, places, known, x, ...)` is a term, and the same again. `one(sums, a)` and
+    `four(sums, a, b, c, d)` add terms, and `keep` is given all that `known` returned, as it is then.
     """
 
     @inlined()
-    def of_four(i: int, start: int, places: Any, x: Memory, *others: Any) -> None:
+    def of_four(
+        i: int, start: int, places: Any, x: Memory, _: int, state: Memory, *others: Any
+    ) -> None:
         lanes = lanes_of(x)
-        four(i // lanes * 4 * lanes + i % lanes, i % lanes, start, places, x, *others)
+        row, lane = i // lanes * 4 * lanes + i % lanes, i % lanes
+        sums, rest = known(state, lane, start, x)
+        a, rest = vector(row, start, places, rest, x, *others)
+        b, rest = vector(row + lanes, start, places, rest, x, *others)
+        c, rest = vector(row + 2 * lanes, start, places, rest, x, *others)
+        d, rest = vector(row + 3 * lanes, start, places, rest, x, *others)
+        keep(state, lane, start, four(sums, a, b, c, d), rest)
 
     @inlined()
-    def of_one(i: int, start: int, places: Any, x: Memory, begin: int, *others: Any) -> None:
-        one(begin + i, i % lanes_of(x), start, places, x, *others)
+    def of_one(
+        i: int, start: int, places: Any, x: Memory, begin: int, state: Memory, *others: Any
+    ) -> None:
+        lane = i % lanes_of(x)
+        sums, rest = known(state, lane, start, x)
+        y, rest = vector(begin + i, start, places, rest, x, *others)
+        keep(state, lane, start, one(sums, y), rest)
 
-    fours, rest = over_vectors(of_four), over_vectors(of_one)
+    fours, ones = over_vectors(of_four), over_vectors(of_one)
 
     @inlined()
-    def loop(n: int, x: Memory, *others: Any) -> None:
+    def loop(n: int, x: Memory, state: Memory, *others: Any) -> None:
         rows = n // (4 * lanes_of(x)) * lanes_of(x)
-        fours(rows, x, *others)
-        rest(n - 4 * rows, x, 4 * rows, *others)
+        fours(rows, x, 0, state, *others)
+        ones(n - 4 * rows, x, 4 * rows, state, *others)
 
     return loop
 
@@ -166,85 +187,55 @@ def _summing(term: Callable[..., Any]) -> Any:
     terms_of = noting(term)
 
     @inlined()
-    def sums(x: Memory, where: Memory | None, n: int, state: Memory, terms: Memory | None) -> None:
-        for part in (SUM, ERROR, TOP):
-            fill(state, part, part + lanes_of(x), 0.0)
-        fill(state, HIGHEST, HIGHEST + 1, -np.inf)
-        fill(state, LOWEST, LOWEST + 1, np.inf)
-        add_all(n, x, where, state, terms)
-        _fold(state)
-
-    @inlined()
-    def add_four(
-        row: int,
-        lane: int,
-        start: int,
-        places: Any,
-        x: Memory,
-        where: Memory | None,
-        state: Memory,
-        terms: Memory | None,
-    ) -> None:
-        lanes, (found, scale, ends) = lanes_of(x), known(state, lane, start, x)
-        a, ends = vector(row, start, places, x, where, scale, ends, terms)
-        b, ends = vector(row + lanes, start, places, x, where, scale, ends, terms)
-        c, ends = vector(row + 2 * lanes, start, places, x, where, scale, ends, terms)
-        d, ends = vector(row + 3 * lanes, start, places, x, where, scale, ends, terms)
-        keep(state, lane, start, added_four(found, a, b, c, d), ends)
-
-    @inlined()
-    def add_one(
-        row: int,
-        lane: int,
-        start: int,
-        places: Any,
-        x: Memory,
-        where: Memory | None,
-        state: Memory,
-        terms: Memory | None,
-    ) -> None:
-        found, scale, ends = known(state, lane, start, x)
-        y, ends = vector(row, start, places, x, where, scale, ends, terms)
-        keep(state, lane, start, added(found, y), ends)
-
-    @inlined()
     def vector(
         row: int,
         start: int,
         places: Any,
+        known: Any,
         x: Memory,
         where: Memory | None,
-        scale: Any,
-        ends: Any,
         terms: Memory | None,
     ) -> Any:
+        scale, ends = known
         scores = read(x, row, start, places)
         mask = kept_some(where, row, start, places, scores)
         y, ends = terms_of(scores, mask, scale, ends)
         if terms is not None:
             put(terms, row, start, places, y)
-        return y, ends
+        return y, (scale, ends)
+
+    add_all = in_fours(_known, vector, added, added_four, _keep)
 
     @inlined()
-    def known(state: Memory, lane: int, start: int, x: Memory) -> Any:
-        like = filled(x, 0.0)
-        found = Sums(
-            load(state, SUM + lane, start, like),
-            load(state, ERROR + lane, start, like),
-            load(state, TOP + lane, start, like),
-        )
-        scale = load(state, SHIFT, start, like), load(state, RAISED, start, like)
-        return found, scale, _ends(state, start, like)
+    def sums(x: Memory, where: Memory | None, n: int, state: Memory, terms: Memory | None) -> None:
+        for part in (SUM, ERROR, TOP):
+            fill(state, part, part + lanes_of(x), 0.0)
+        fill(state, HIGHEST, HIGHEST + 1, -np.inf)
+        fill(state, LOWEST, LOWEST + 1, np.inf)
+        add_all(n, x, state, where, terms)
+        _fold(state)
 
-    @inlined()
-    def keep(state: Memory, lane: int, start: int, found: Sums, ends: Any) -> None:
-        store(state, SUM + lane, start, found.below)
-        store(state, ERROR + lane, start, found.error)
-        store(state, TOP + lane, start, found.top)
-        _keep_ends(state, start, ends)
-
-    add_all = in_fours(add_four, add_one)
     return sums
+
+
+@inlined()
+def _known(state: Memory, lane: int, start: int, x: Memory) -> Any:
+    like = filled(x, 0.0)
+    sums = Sums(
+        load(state, SUM + lane, start, like),
+        load(state, ERROR + lane, start, like),
+        load(state, TOP + lane, start, like),
+    )
+    scale = load(state, SHIFT, start, like), load(state, RAISED, start, like)
+    return sums, (scale, _ends(state, start, like))
+
+
+@inlined()
+def _keep(state: Memory, lane: int, start: int, sums: Sums, known: Any) -> None:
+    store(state, SUM + lane, start, sums.below)
+    store(state, ERROR + lane, start, sums.error)
+    store(state, TOP + lane, start, sums.top)
+    _keep_ends(state, start, known[1])
 
 
 @inlined()

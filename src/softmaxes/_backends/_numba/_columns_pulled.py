@@ -32,11 +32,12 @@ from softmaxes._backends._numba._cotangents import (
     four_of,
     given,
     of_logsumexp,
+    one_more,
     passes,
     second,
 )
 from softmaxes._backends._numba._numbers import inlined, lanes_of
-from softmaxes._backends._numba._slices import BELOW, DIVISOR, LARGEST, two_sum
+from softmaxes._backends._numba._slices import BELOW, DIVISOR, LARGEST
 from softmaxes._backends._numba._vectors import (
     Memory,
     filled,
@@ -134,66 +135,51 @@ def _summing(
     probability: Callable[..., Any], summand: Callable[..., Any], *, is_written: bool
 ) -> Any:
     """Return the same for columns as in `_cotangents`, which leaves the sums in their places."""
-    sum_of_four = four_of(summand)
+
+    @inlined()
+    def vector(
+        row: int,
+        start: int,
+        places: Any,
+        numbers: Any,
+        terms: Memory,
+        where: Memory | None,
+        u: Memory,
+    ) -> Any:
+        largest, divisor, number = numbers
+        p = probability(read(terms, row, start, places), None, largest, divisor)
+        if is_written:
+            put(terms, row, start, places, p)
+        return summand(p, _read_kept(u, where, row, start, places), number), numbers
+
+    add_all = in_fours(_known, vector, one_more, four_of(summand), _keep)
 
     @inlined()
     def sums(terms: Memory, where: Memory | None, u: Memory, n: int, state: Memory) -> None:
         for part in (SUM, ERROR):
             fill(state, part, part + lanes_of(terms), 0.0)
-        add_all(n, terms, where, u, state)
+        add_all(n, terms, state, where, u)
         half = lanes_of(terms) // 2
         while half:
             for lane in range(half):
                 halve_sums(state, lane, half)
             half //= 2
 
-    @inlined()
-    def add_four(
-        row: int,
-        lane: int,
-        start: int,
-        places: Any,
-        terms: Memory,
-        where: Any,
-        u: Memory,
-        state: Memory,
-    ) -> None:
-        lanes, numbers = lanes_of(terms), _numbers(state, start, terms)
-        a = vector(row, start, places, terms, where, u, numbers)
-        b = vector(row + lanes, start, places, terms, where, u, numbers)
-        c = vector(row + 2 * lanes, start, places, terms, where, u, numbers)
-        d = vector(row + 3 * lanes, start, places, terms, where, u, numbers)
-        total, error = _sums(state, lane, start, a)
-        _keep_sums(state, lane, start, *sum_of_four(total, error, a, b, c, d))
-
-    @inlined()
-    def add_one(
-        row: int,
-        lane: int,
-        start: int,
-        places: Any,
-        terms: Memory,
-        where: Any,
-        u: Memory,
-        state: Memory,
-    ) -> None:
-        numbers = _numbers(state, start, terms)
-        term = vector(row, start, places, terms, where, u, numbers)
-        total, error = _sums(state, lane, start, term)
-        _keep_sums(state, lane, start, *two_sum(total, error, term))
-
-    @inlined()
-    def vector(
-        row: int, start: int, places: Any, terms: Memory, where: Any, u: Memory, numbers: Any
-    ) -> Any:
-        largest, divisor, number = numbers
-        p = probability(read(terms, row, start, places), None, largest, divisor)
-        if is_written:
-            put(terms, row, start, places, p)
-        return summand(p, _read_kept(u, where, row, start, places), number)
-
-    add_all = in_fours(add_four, add_one)
     return sums
+
+
+@inlined()
+def _known(state: Memory, lane: int, start: int, terms: Memory) -> Any:
+    like = filled(terms, 0.0)
+    sums = load(state, SUM + lane, start, like), load(state, ERROR + lane, start, like)
+    return sums, _numbers(state, start, terms)
+
+
+@inlined()
+def _keep(state: Memory, lane: int, start: int, sums: Any, numbers: Any) -> None:
+    total, error = sums
+    store(state, SUM + lane, start, total)
+    store(state, ERROR + lane, start, error)
 
 
 @inlined()
@@ -202,17 +188,6 @@ def _numbers(state: Memory, start: int, terms: Memory) -> Any:
     like = filled(terms, 0.0)
     first, second = load(state, FIRST, start, like), load(state, SECOND, start, like)
     return first, second, load(state, THIRD, start, like)
-
-
-@inlined()
-def _sums(state: Memory, lane: int, start: int, like: Any) -> tuple[Any, Any]:
-    return load(state, SUM + lane, start, like), load(state, ERROR + lane, start, like)
-
-
-@inlined()
-def _keep_sums(state: Memory, lane: int, start: int, total: Any, error: Any) -> None:
-    store(state, SUM + lane, start, total)
-    store(state, ERROR + lane, start, error)
 
 
 def _mapping(probability: Callable[..., Any], of: Callable[..., Any]) -> Any:

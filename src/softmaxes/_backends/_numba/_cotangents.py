@@ -63,6 +63,7 @@ __all__ = [
     "given",
     "largest_in",
     "of_logsumexp",
+    "one_more",
     "passes",
     "second",
     "sum_of",
@@ -212,24 +213,25 @@ def _summing(
         return summand(p, of_u, number)
 
     @inlined()
-    def total(terms: Memory, where: Memory | None, u: Memory, row: int, numbers: Any) -> float:
+    def sum_of_row(terms: Memory, where: Memory | None, u: Memory, row: int, numbers: Any) -> float:
         n, lanes, start, repeated = terms.length, lanes_of(terms), 0, filled(terms, numbers)
-        found = error = filled(terms, 0.0)
+        sums = filled(terms, 0.0), filled(terms, 0.0)
         while start + 4 * lanes <= n:
             a = vector(terms, where, u, row, start, repeated)
             b = vector(terms, where, u, row, start + lanes, repeated)
             c = vector(terms, where, u, row, start + 2 * lanes, repeated)
             d = vector(terms, where, u, row, start + 3 * lanes, repeated)
-            found, error = sum_of_four(found, error, a, b, c, d)
+            sums = sum_of_four(sums, a, b, c, d)
             start += 4 * lanes
         while start + lanes <= n:
-            found, error = two_sum(found, error, vector(terms, where, u, row, start, repeated))
+            sums = one_more(sums, vector(terms, where, u, row, start, repeated))
             start += lanes
         if start < n:
-            found, error = two_sum(found, error, first(terms, where, u, row, start, repeated))
-        return np.float64(folded(found)) + np.float64(folded(error))
+            sums = one_more(sums, first(terms, where, u, row, start, repeated))
+        total, error = sums
+        return np.float64(folded(total)) + np.float64(folded(error))
 
-    return total
+    return sum_of_row
 
 
 def four_of(summand: Callable[..., Any]) -> Any:
@@ -243,16 +245,19 @@ def four_of(summand: Callable[..., Any]) -> Any:
 
 
 @inlined()
-def _four_at_once(total: Any, error: Any, a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any]:
-    return two_sum(total, error, (a + b) + (c + d))
+def one_more(sums: Any, a: Any) -> tuple[Any, Any]:
+    total, error = sums
+    return two_sum(total, error, a)
 
 
 @inlined()
-def _four_in_turn(total: Any, error: Any, a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any]:
-    total, error = two_sum(total, error, a)
-    total, error = two_sum(total, error, b)
-    total, error = two_sum(total, error, c)
-    return two_sum(total, error, d)
+def _four_at_once(sums: Any, a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any]:
+    return one_more(sums, (a + b) + (c + d))
+
+
+@inlined()
+def _four_in_turn(sums: Any, a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any]:
+    return one_more(one_more(one_more(one_more(sums, a), b), c), d)
 
 
 @inlined()
