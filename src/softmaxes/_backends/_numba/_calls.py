@@ -98,7 +98,8 @@ def as_c(f: Any, arguments: Any) -> tuple[int, int, int]:
     Return addresses: of a function of C, which calls a compiled one with the arguments, and of its only argument.
 
     The third is that of how the calls ended: `FAILED`, if memory did not suffice for one, `SAID_FALSE`, if one
-    returned that, or both. Up to its last call this function must not return.
+    returned that, or both. Up to its last call this function must not return, and somebody else must keep the
+    arguments alive: to count references, this is their last use.
     """
     raise NotImplementedError
 

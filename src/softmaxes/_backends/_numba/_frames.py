@@ -88,10 +88,10 @@ def of_rows(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]
         workers = min(limit, max(1, rows * n // PART))
         turns = turns_of(rows, workers)
         if has_pairs:
-            shared = as_c(loop, (turns, x, mask, read_u(frame, rows, of_u), y, found))
+            given = read_u(frame, rows, of_u)
+            _call(frame, workers, loop, (turns, x, mask, given, y, found))
         else:
-            shared = as_c(loop, (turns, x, mask, y, found.reshape(rows, 1)))
-        _call(frame, workers, shared)
+            _call(frame, workers, loop, (turns, x, mask, y, found.reshape(rows, 1)))
         return _if_some_are_wrong(found)
 
     return compiled()(run)
@@ -125,7 +125,7 @@ def of_long_rows(
                 given = turns, _one(x, i), mask, _one(all_u, i), terms, y, told, found[i]
             else:
                 given = turns, _one(x, i), mask, terms, y, told, _one(found, i)
-            _call(frame, workers, as_c(loop, given))
+            _call(frame, workers, loop, given)
         return _if_some_are_wrong(found[:, 0])
 
     return compiled()(run)
@@ -163,15 +163,16 @@ def of_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, .
         width = at_once(matrices, columns, x.itemsize, workers)
         few = matrices * ((columns + width - 1) // width)
         sizes = n, rows_of(given) // matrices, len(y) // matrices, width
-        _call(frame, workers, as_c(loop, (turns_of(few, workers), sizes, x, mask, given, y, found)))
+        _call(frame, workers, loop, (turns_of(few, workers), sizes, x, mask, given, y, found))
         return _if_some_are_wrong(found)
 
     return compiled()(run)
 
 
 @inlined()
-def _call(frame: int, workers: int, shared: tuple[int, int, int]) -> None:
-    share, place, ends = shared
+def _call(frame: int, workers: int, loop: Any, arguments: Any) -> None:
+    """Call a loop on XLA's threads, with arguments that who calls this keeps alive."""
+    share, place, ends = as_c(loop, arguments)
     in_pool(_word(_word(frame, API), SCHEDULE), _word(frame, CONTEXT), workers, share, place)
     refuse_failure(ends)
 
