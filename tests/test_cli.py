@@ -8,7 +8,6 @@ import platform
 import re
 import subprocess
 import sys
-import types
 from importlib.metadata import version
 from importlib.util import find_spec
 
@@ -89,20 +88,60 @@ class Clock:
         return work
 
 
-@pytest.mark.parametrize(("copies", "steady"), [([1.0, 1.05], True), ([1.0, 1.3], False)])
-def test_times_are_medians_and_a_copy_that_drifts_is_noticed(copies, steady, monkeypatch):
-    clock = Clock()
-    monkeypatch.setitem(timing.CLOCKS, "wall", clock)
-    monkeypatch.setattr(timing, "_calls_in_a_batch", lambda work: 1)
-    copy = clock.work(itertools.cycle(copies))
-    monkeypatch.setattr(timing.np, "zeros", lambda *_: types.SimpleNamespace(copy=copy))
+@pytest.fixture
+def timed(monkeypatch):
+    """Return what times calls that take so many seconds, beside copies that do, one call of each at once."""
 
-    times = timing.turns(clock.work(iter([2, 9, 2])), clock.work(iter([6, 6, 1])), count=3)
+    def of(ours, theirs, copies, count):
+        clock, called = Clock(), []
+        monkeypatch.setitem(timing.CLOCKS, "wall", clock)
+        monkeypatch.setattr(timing, "_calls_in_a_batch", lambda work: 1)
+        named = {"ours": ours, "theirs": theirs, "copy": itertools.cycle(copies)}
+        works = {name: clock.work(seconds) for name, seconds in named.items()}
+
+        def work(name):
+            def noted(*_):
+                called.append(name)
+                works[name]()
+
+            return noted
+
+        monkeypatch.setattr(timing.np, "copyto", work("copy"))
+        return timing.turns(work("ours"), work("theirs"), count=count), called
+
+    return of
+
+
+def test_times_are_medians_without_the_first_of_each_order(timed):
+    times, _ = timed(iter([50, 50, 2, 9, 2, 2]), iter([1, 1, 6, 6, 1, 6]), [1.0], count=2)
 
     assert times.ours == 2
     assert times.theirs == 6
     assert times.ratio == 3
-    assert times.steady == steady
+
+
+def test_each_follows_the_copy_every_other_time(timed):
+    _, called = timed(itertools.repeat(1), itertools.repeat(1), [1.0], count=1)
+
+    assert called == 2 * ["copy", "ours", "theirs", "copy", "theirs", "ours"]
+
+
+def test_a_copy_that_drifts_is_noticed_and_all_is_timed_again(timed):
+    # Four copies are made in each try, of which two count.
+    drifting, still = [1.0, 1.0, 1.0, 1.3], [1.0, 1.0, 1.0, 1.05]
+    one = itertools.repeat(1)
+
+    once, calls = timed(one, one, [*still, *drifting], count=1)
+    assert once.steady
+    assert len(calls) == 12
+
+    twice, calls = timed(one, one, [*drifting, *still], count=1)
+    assert twice.steady
+    assert len(calls) == 24
+
+    never, calls = timed(one, one, drifting, count=1)
+    assert not never.steady
+    assert len(calls) == timing.TRIES * 12
 
 
 @pytest.mark.parametrize(("drift", "status"), [(0.05, 0), (0.2, 1)])
