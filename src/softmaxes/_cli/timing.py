@@ -46,9 +46,10 @@ class Times(NamedTuple):
 
 def turns(ours: Work, theirs: Work, *, clock: str = "wall", count: int = 9) -> Times:
     """
-    Time the two and the control, so many times or more in each order; again, if the control drifted, and keep the steadiest.
+    Time the two and the control in turns, so many times or more in each order.
 
-    Both are called as often. The control takes no memory, of which one of them would miss the pages.
+    Both are called as often. The control takes no memory, of which one of them would miss the pages. Where it
+    drifts all is timed again, and the steadiest is kept.
     """
     control = partial(np.copyto, np.empty(COPIED, np.uint8), np.ones(COPIED, np.uint8))
     calls = max(map(_calls_in_a_batch, (ours, theirs)))

@@ -25,7 +25,6 @@ from softmaxes._backends._numba._numbers import (
 from softmaxes._backends._numba._rows import (
     difference,
     extended,
-    largest_of,
     noting,
     quotient,
 )
@@ -42,6 +41,7 @@ from softmaxes._backends._numba._slices import (
     added,
     added_four,
     are_far,
+    find_largest,
     finish,
     room_of_slices,
     scale_of,
@@ -59,6 +59,7 @@ from softmaxes._backends._numba._vectors import (
     memory_of,
     prefetch,
     room_of,
+    row_of,
     store,
     store_first,
 )
@@ -331,9 +332,9 @@ def reduce_columns(
         below = np.float64(state[SUM, i]) + np.float64(state[ERROR, i])
         maximum, scale = state[HIGHEST, i], (state[SHIFT, i], state[RAISED, i])
         write(found, i, maximum, scale, below, state[TOP, i])
-        if terms is not None:
-            found[LARGEST, i] = largest_of(x, maximum, scale)
-    finish(found, x.length)
+    if terms is not None:
+        shift, raised = row_of(state, SHIFT), row_of(state, RAISED)
+        find_largest(row_of(state, HIGHEST), shift, raised, found, x.length)
 
 
 # Many columns -------------------------------------------------------------------------------------
@@ -414,7 +415,9 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
     return compiled()(loop)
 
 
-def _ending(finished: Callable[..., None], *, has_terms: bool) -> Any:
+def _ending(
+    finished: Callable[..., None], *, has_terms: bool = False, has_log: bool = False
+) -> Any:
     """Return a loop over columns, a few of which end by `finished(x, where, terms, y, state, found, n)`."""
 
     @inlined()
@@ -430,6 +433,7 @@ def _ending(finished: Callable[..., None], *, has_terms: bool) -> Any:
         right: Memory,
     ) -> None:
         reduce_columns(x, where, n, state, terms if has_terms else None, found)
+        finish(found, x.length, has_log)
         for i in range(x.length):
             right[0, i] = found[EXCESS, i]
         finished(x, where, terms, y, state, found, n)
@@ -479,7 +483,7 @@ def _excess(
 
 COLUMNS = {
     _primals.softmax: _ending(_softmax, has_terms=True),
-    _primals.log_softmax: _ending(_log_softmax, has_terms=False),
-    _primals.logsumexp: _ending(_logsumexp, has_terms=False),
-    _primals.excess: _ending(_excess, has_terms=False),
+    _primals.log_softmax: _ending(_log_softmax, has_log=True),
+    _primals.logsumexp: _ending(_logsumexp, has_log=True),
+    _primals.excess: _ending(_excess),
 }

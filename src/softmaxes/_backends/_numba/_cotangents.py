@@ -13,11 +13,12 @@ import numpy as np
 
 from softmaxes import _rules
 from softmaxes._arrays import Array
-from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of
+from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of, real_of
 from softmaxes._backends._numba._rows import (
     ENTRIES,
     Row,
     copy,
+    find_terms,
     mapping,
     new_room,
     quotient,
@@ -29,6 +30,7 @@ from softmaxes._backends._numba._slices import (
     DIVISOR,
     LARGEST,
     TOGETHER,
+    room_of_shifts,
     room_of_slices,
     two_sum,
 )
@@ -134,14 +136,15 @@ def _over_scores(of_row: Callable[..., Any]) -> Any:
         scores, mask, of_u, of_g = memory_of(x), memory_of(where), memory_of(u), memory_of(g)
         together = max(1, min(TOGETHER, len(x), ENTRIES // scores.length))
         room, found = new_room(scores, together), room_of_slices(np.float64(0.0))
-        terms, all_are_right = memory_of(room), True
+        terms, shifts, all_are_right = memory_of(room), room_of_shifts(real_of(scores)(0.0)), True
         first = rows_after(turns, 0)
         while first < len(x):
             stop = end_of(turns, first, len(x))
             for begin in range(first, stop, together):
                 count = min(together, stop - begin)
                 for i in range(count):
-                    reduce_row(Row(scores, mask, begin + i, row_of(terms, i)), found, i)
+                    reduce_row(Row(scores, mask, begin + i, row_of(terms, i)), shifts, found, i)
+                find_terms(shifts, found, count)
                 for i in range(count):
                     row, terms_of_row = begin + i, row_of(terms, i)
                     scale = found[LARGEST, i], found[DIVISOR, i]

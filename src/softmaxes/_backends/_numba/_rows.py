@@ -29,7 +29,9 @@ from softmaxes._backends._numba._slices import (
     added_four,
     are_far,
     begun,
+    find_largest,
     finish,
+    room_of_shifts,
     room_of_slices,
     scale_of,
     write,
@@ -63,6 +65,7 @@ __all__ = [
     "extended",
     "extremes",
     "far_sums",
+    "find_terms",
     "largest_of",
     "mapping",
     "near_sums",
@@ -190,8 +193,8 @@ def extended(highest: Any, lowest: Any, scores: Any, mask: Any) -> tuple[Any, An
 
 
 @inlined()
-def reduce_row(row: Row, found: Memory, i: int) -> None:
-    """Write what is found of a row."""
+def reduce_row(row: Row, shifts: Memory, found: Memory, i: int) -> None:
+    """Write what is found of a row, and for `find_terms` of what its terms are made."""
     maximum, is_far, below, top = near_sums(row, (0.0, 0.0))
     scale = maximum - maximum, maximum - maximum
     if is_far:
@@ -200,7 +203,13 @@ def reduce_row(row: Row, found: Memory, i: int) -> None:
         _, _, below, top = far_sums(row, scale)
     write(found, i, maximum, scale, below, top)
     if row.terms is not None:
-        found[LARGEST, i] = largest_of(row.x, maximum, scale)
+        shifts[0, i], shifts[1, i], shifts[2, i] = maximum, scale[0], scale[1]
+
+
+@inlined()
+def find_terms(shifts: Memory, found: Memory, rows: int) -> None:
+    """Write the largest terms of rows."""
+    find_largest(row_of(shifts, 0), row_of(shifts, 1), row_of(shifts, 2), found, rows)
 
 
 @inlined()
@@ -250,7 +259,9 @@ def _same(a: Any, mask: Any) -> Any:
 divide, subtract, copy = mapping(quotient), mapping(difference), mapping(_same)
 
 
-def _over_rows(finished: Callable[..., None], *, has_terms: bool) -> Any:
+def _over_rows(
+    finished: Callable[..., None], *, has_terms: bool = False, has_log: bool = False
+) -> Any:
     """Return a loop over rows, each of which ends by `finished(row, found, i, y)`."""
 
     def loop(
@@ -260,15 +271,17 @@ def _over_rows(finished: Callable[..., None], *, has_terms: bool) -> Any:
         found, all_are_right = room_of_slices(np.float64(0.0)), True
         together = max(1, min(TOGETHER, len(x), ENTRIES // scores.length))
         room: Any = new_room(scores, together) if has_terms else None
-        terms = memory_of(room)
+        terms, shifts = memory_of(room), room_of_shifts(real_of(scores)(0.0))
         first = rows_after(turns, 0)
         while first < len(x):
             stop = end_of(turns, first, len(x))
             for begin in range(first, stop, together):
                 count = min(together, stop - begin)
                 for i in range(count):
-                    reduce_row(Row(scores, mask, begin + i, row_of(terms, i)), found, i)
-                finish(found, count)
+                    reduce_row(Row(scores, mask, begin + i, row_of(terms, i)), shifts, found, i)
+                if has_terms:
+                    find_terms(shifts, found, count)
+                finish(found, count, has_log)
                 for i in range(count):
                     all_are_right = all_are_right and not np.isnan(found[EXCESS, i])
                     if excess is not None:
@@ -311,7 +324,7 @@ def _excess(row: Row, found: Memory, i: int, y: Memory) -> None:
 
 ROWS = {
     _primals.softmax: _over_rows(_softmax, has_terms=True),
-    _primals.log_softmax: _over_rows(_log_softmax, has_terms=False),
-    _primals.logsumexp: _over_rows(_logsumexp, has_terms=False),
-    _primals.excess: _over_rows(_excess, has_terms=False),
+    _primals.log_softmax: _over_rows(_log_softmax, has_log=True),
+    _primals.logsumexp: _over_rows(_logsumexp, has_log=True),
+    _primals.excess: _over_rows(_excess),
 }

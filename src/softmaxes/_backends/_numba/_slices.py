@@ -15,7 +15,9 @@ import numpy as np
 
 from softmaxes._backends._numba._numbers import (
     bound_of,
+    far,
     inlined,
+    lanes_of,
     log1p,
     lowering_of,
     near,
@@ -45,7 +47,9 @@ __all__ = [
     "added_four",
     "are_far",
     "begun",
+    "find_largest",
     "finish",
+    "room_of_shifts",
     "room_of_slices",
     "scale_of",
     "summed",
@@ -111,18 +115,33 @@ def are_far(highest: Any, lowest: Any) -> Any:
 
 
 room_of_slices = room_of(7, MOST)
+room_of_shifts = room_of(3, MOST)
 
 
 @inlined()
-def finish(found: Memory, slices: int) -> None:
-    """Find S - 1 and its logarithm, for several slices at once."""
+def find_largest(
+    maximum: Memory, shift: Memory, raised: Memory, found: Memory, slices: int
+) -> None:
+    """Find the term of the maximum, for several slices at once, and leave it in the place of that."""
+    zero = filled(maximum, 0.0)
+    for i in range(0, slices, lanes_of(maximum)):
+        scale = load(shift, 0, i, zero), load(raised, 0, i, zero)
+        store(maximum, 0, i, far(load(maximum, 0, i, zero), *scale))
+    for i in range(slices):
+        found[LARGEST, i] = maximum[0, i]
+
+
+@inlined()
+def finish(found: Memory, slices: int, has_log: bool) -> None:
+    """Find S - 1, and its logarithm if that is needed, for several slices at once."""
     for i in range(0, slices, 8):
         zero = filled(found, 0.0)
         exponent = load(found, MAXIMUM, i, zero) - load(found, SHIFT, i, zero)
         # In its own precision, as the term of the maximum is not: it is rounded.
         excess = load(found, BELOW, i, zero) / near(exponent, zero, zero)
         store(found, EXCESS, i, excess)
-        store(found, LOG, i, log1p(excess))
+        if has_log:
+            store(found, LOG, i, log1p(excess))
 
 
 @inlined()
