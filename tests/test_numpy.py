@@ -1,11 +1,13 @@
 """What is NumPy's own: moderate and ordinary rows in place, and threads."""
 
+import math
 import os
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from cases import CASES, every_function
 from regimes import REGIMES, regime, seeded
 
 import softmaxes as sm
-from softmaxes import _rules
+from softmaxes import _primals, _rules
 from softmaxes._arrays import Arrays
 from softmaxes._backends import _columns, _moderate, _numpy, _ordinary, _sums, _threads
 from softmaxes._backends._compiled import loops
@@ -316,6 +318,31 @@ def test_cotangents_of_columns_have_the_same_bits_as_those_of_rows(function, kin
             rows_are_right = np.full(len(turned), True) if found is None else found
             np.testing.assert_array_equal(are_right.reshape(-1), rows_are_right)
             np.testing.assert_array_equal(_turned(g)[rows_are_right], turned[rows_are_right])
+
+
+@pytest.mark.skipif(loops() is None, reason="no loops are compiled")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_function
+def test_results_of_columns_may_begin_anywhere_in_a_line_of_cache(function, dtype):
+    name, rng = function.__name__, np.random.default_rng(20)
+    x, u = rng.normal(size=(2, 2, 9, 160)).astype(dtype)
+    u = u[:, :1] if function is sm.logsumexp else u
+    primal, pull = getattr(_primals, name), getattr(_rules, name).pull
+    works = (
+        (partial(loops().columns, primal, Arrays(x)), u.shape),
+        (partial(loops().columns_pulled, pull, Arrays(x), u), x.shape),
+    )
+    for work, shape in works:
+        found = []
+        for before in range(64 // x.itemsize):
+            size, begin = math.prod(shape), 8 + before
+            memory = np.full(size + 64, np.nan, dtype)
+            out = memory[begin : begin + size].reshape(shape)
+            assert work(out).all()
+            found.append(out.copy())
+            out[...] = np.nan
+            assert np.isnan(memory).all()
+        np.testing.assert_array_equal(found, [found[0]] * len(found))
 
 
 def _turned(a):

@@ -48,6 +48,7 @@ from softmaxes._backends._numba._slices import (
     write,
 )
 from softmaxes._backends._numba._vectors import (
+    BYTES,
     Memory,
     block_of,
     either,
@@ -371,6 +372,17 @@ def at_once(matrices: int, columns: int, itemsize: int, workers: int) -> int:
     return MOST if itemsize < 8 and are_enough else TOGETHER
 
 
+@inlined()
+def _before_a_line(y: Array) -> int:
+    """
+    Return how many entries of a line of cache are before the first of an array, if all rows begin in a line as it does.
+
+    Blocks of columns that begin with a line share none, for which threads would wait.
+    """
+    is_same = y.strides[0] % BYTES == 0
+    return y.ctypes.data % BYTES // y.itemsize if is_same else 0
+
+
 def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
     """
     Return a loop over the columns of matrices, which lie one below the other.
@@ -389,8 +401,8 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         right: Array,
     ) -> None:
         n, height_of_u, height_of_y, together = sizes
-        columns = x.shape[1]
-        across = (columns + together - 1) // together
+        columns, before = x.shape[1], _before_a_line(y)
+        across = (before + columns + together - 1) // together
         x_all, where_all, u_all, y_all = memory_of(x), memory_of(where), memory_of(u), memory_of(y)
         real, height = real_of(x_all), n if has_terms and n <= LONG else 0
         room = np.empty((height + 1, together), real)
@@ -400,8 +412,9 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         while first < across * len(right):
             stop = end_of(turns, first, across * len(right))
             for i in range(first, stop):
-                matrix, start = i // across, i % across * together
-                width = min(together, columns - start)
+                matrix, end = i // across, (i % across + 1) * together - before
+                start = max(0, end - together)
+                width = min(end, columns) - start
                 some = block_of(x_all, matrix * n, start, width)
                 mask = block_of(where_all, matrix * n, start, width)
                 of_u = block_of(u_all, matrix * height_of_u, start, width)
