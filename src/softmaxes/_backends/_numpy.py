@@ -195,14 +195,20 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
 
 def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
     """Return the shape of matrices whose columns are the slices; None where their rows are not wide."""
-    shape, longest = x.shape, (loops() or _columns).LONGEST.get(last_name(x.dtype), 0)
-    first, stop = len(shape) + axis[0], len(shape) + axis[-1] + 1
-    n, columns = math.prod(shape[first:stop]), math.prod(shape[stop:])
+    longest = (loops() or _columns).LONGEST.get(last_name(x.dtype), 0)
+    matrices, n, columns = size = _across(x, axis)
     if axis != tuple(range(axis[0], axis[-1] + 1)) or n == 1 or columns < WIDE:
         return None
-    if n > longest or n * columns < min(math.prod(shape), MATRIX):
+    if n > longest or n * columns < min(matrices * n * columns, MATRIX):
         return None
-    return math.prod(shape[:first]), n, columns
+    return size
+
+
+def _across(x: Array, axis: Axes) -> tuple[int, int, int]:
+    """Return how many entries are before, along and behind adjacent axes."""
+    first, stop = x.ndim + axis[0], x.ndim + axis[-1] + 1
+    before, along, behind = x.shape[:first], x.shape[first:stop], x.shape[stop:]
+    return math.prod(before), math.prod(along), math.prod(behind)
 
 
 def _write_columns(
@@ -422,31 +428,34 @@ def written(
     f: Callable[..., Array], call: Call, arrays: Arrays, *others: Array, out: Array
 ) -> None:
     """Write f(arrays, *others) of slices that are rows or columns of memory, a function or the `pull` of a rule."""
-    if (size := _as_columns(arrays.x, call.axis)) is not None:
-        _write_columns(loops().of_columns(f), f, call, size, arrays, *others, out=out)
-    else:
+    if are_rows(arrays.x, call.axis):
         _write(loops().loop_of(f), f, call, out, arrays, *others)
+    else:
+        size = _across(arrays.x, call.axis)
+        _write_columns(loops().of_columns(f), f, call, size, arrays, *others, out=out)
 
 
 def write_left(
     f: Callable[..., Array], call: Call, are_right: Array, *arguments: Any, out: Array
 ) -> None:
     """Write those results of `written` that are not right, by the formula as it stands."""
+    x = arguments[0].x
     with quiet(np):
-        if (size := _as_columns(arguments[0].x, call.axis)) is not None:
-            matrices, y = _as_matrices(size, *arguments, out=out)
-            _write_columns_left(partial(_fill, f, call), matrices, y, are_right)
-        else:
+        if are_rows(x, call.axis):
             matrices, _ = _matrices(call, arguments)
             y = out.reshape(len(matrices[0].x), -1)
             _write_left(f, call, matrices, y, are_right)
+        else:
+            matrices, y = _as_matrices(_across(x, call.axis), *arguments, out=out)
+            _write_columns_left(partial(_fill, f, call), matrices, y, are_right)
 
 
 def size_of(x: Array, axis: Axes) -> tuple[int, int]:
     """Return the length of slices that are rows or columns of memory, and the number of columns, 0 of rows."""
-    if (size := _as_columns(x, axis)) is not None:
-        return size[1:]
-    return math.prod(x.shape[a] for a in axis), 0
+    if are_rows(x, axis):
+        return math.prod(x.shape[a] for a in axis), 0
+    _, n, columns = _across(x, axis)
+    return n, columns
 
 
 def _write(
