@@ -61,6 +61,7 @@ OF_LOOPS_TOO = {
     "NumPy memory beyond the result, beside SciPy": Group(on_numpy.extra_memory),
     "NumPy 8 entries, beside SciPy": Group(partial(on_numpy.small, "numpy")),
     "NumPy error of sums over axis 0, beside SciPy": Group(on_numpy.sums_over_axis_0),
+    "NumPy time of sums over axis 0, beside SciPy": Group(on_numpy.times_over_axis_0),
     "PyTorch eager value and gradient, beside torch": Group(
         partial(on_torch.times, on_torch.eager)
     ),

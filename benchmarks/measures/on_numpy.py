@@ -24,10 +24,12 @@ __all__ = [
     "pullbacks",
     "small",
     "sums_over_axis_0",
+    "times_over_axis_0",
     "values",
 ]
 
 ROWS = {"a vocabulary": (512, 50_257), "short rows": (262_144, 64), "one long row": (1, 16_000_000)}
+LONG_COLUMNS = (1_000_000, 3)
 PRECISIONS = ("float32", "float64")
 
 
@@ -104,10 +106,17 @@ def extra(f: Work) -> int:
 
 def sums_over_axis_0() -> Iterator[Measure]:
     """Yield the error of sums of a million entries."""
-    x = scores((1_000_000, 3))
+    x = scores(LONG_COLUMNS)
     truth = scipy.special.logsumexp(x.astype("float64"), axis=0)
     ours, theirs = (
         float(np.abs(f(x, axis=0) - truth).max() / np.spacing(np.float32(truth.max())))
         for f in (sm.logsumexp, scipy.special.logsumexp)
     )
     yield Measure("logsumexp of (1e6, 3)", "ulp", ours, theirs, theirs / ours)
+
+
+def times_over_axis_0() -> Iterator[Pair]:
+    """Yield the time of the same."""
+    x = scores(LONG_COLUMNS)
+    ours, theirs = (partial(of.logsumexp, x, axis=0) for of in (sm, scipy.special))
+    yield Pair("logsumexp of (1e6, 3)", ours, theirs)
