@@ -16,13 +16,11 @@ from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of, real_of
 from softmaxes._backends._numba._rows import (
     ENTRIES,
-    Row,
     copy,
-    find_terms,
     mapping,
     new_room,
     quotient,
-    reduce_row,
+    reduce_rows,
 )
 from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import (
@@ -142,9 +140,7 @@ def _over_scores(of_row: Callable[..., Any]) -> Any:
             stop = end_of(turns, first, len(x))
             for begin in range(first, stop, together):
                 count = min(together, stop - begin)
-                for i in range(count):
-                    reduce_row(Row(scores, mask, begin + i, row_of(terms, i)), shifts, found, i)
-                find_terms(shifts, found, count)
+                reduce_rows(scores, mask, begin, count, terms, shifts, found)
                 for i in range(count):
                     row, terms_of_row = begin + i, row_of(terms, i)
                     scale = found[LARGEST, i], found[DIVISOR, i]

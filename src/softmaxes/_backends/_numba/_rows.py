@@ -65,14 +65,13 @@ __all__ = [
     "extended",
     "extremes",
     "far_sums",
-    "find_terms",
     "largest_of",
     "mapping",
     "near_sums",
     "new_room",
     "noting",
     "quotient",
-    "reduce_row",
+    "reduce_rows",
     "subtract",
 ]
 
@@ -193,8 +192,25 @@ def extended(highest: Any, lowest: Any, scores: Any, mask: Any) -> tuple[Any, An
 
 
 @inlined()
-def reduce_row(row: Row, shifts: Memory, found: Memory, i: int) -> None:
-    """Write what is found of a row, and for `find_terms` of what its terms are made."""
+def reduce_rows(
+    x: Memory,
+    where: Memory | None,
+    begin: int,
+    count: int,
+    terms: Memory | None,
+    shifts: Memory,
+    found: Memory,
+) -> None:
+    """Write what is found of some rows, and their terms if there is where to."""
+    for i in range(count):
+        _reduce_row(Row(x, where, begin + i, row_of(terms, i)), shifts, found, i)
+    if terms is not None:
+        find_largest(row_of(shifts, 0), row_of(shifts, 1), row_of(shifts, 2), found, count)
+
+
+@inlined()
+def _reduce_row(row: Row, shifts: Memory, found: Memory, i: int) -> None:
+    """Write what is found of a row, and for `find_largest` of what its terms are made."""
     maximum, is_far, below, top = near_sums(row, (0.0, 0.0))
     scale = maximum - maximum, maximum - maximum
     if is_far:
@@ -204,12 +220,6 @@ def reduce_row(row: Row, shifts: Memory, found: Memory, i: int) -> None:
     write(found, i, maximum, scale, below, top)
     if row.terms is not None:
         shifts[0, i], shifts[1, i], shifts[2, i] = maximum, scale[0], scale[1]
-
-
-@inlined()
-def find_terms(shifts: Memory, found: Memory, rows: int) -> None:
-    """Write the largest terms of rows."""
-    find_largest(row_of(shifts, 0), row_of(shifts, 1), row_of(shifts, 2), found, rows)
 
 
 @inlined()
@@ -277,10 +287,7 @@ def _over_rows(
             stop = end_of(turns, first, len(x))
             for begin in range(first, stop, together):
                 count = min(together, stop - begin)
-                for i in range(count):
-                    reduce_row(Row(scores, mask, begin + i, row_of(terms, i)), shifts, found, i)
-                if has_terms:
-                    find_terms(shifts, found, count)
+                reduce_rows(scores, mask, begin, count, terms, shifts, found)
                 finish(found, count, has_log)
                 for i in range(count):
                     all_are_right = all_are_right and not np.isnan(found[EXCESS, i])
