@@ -1,11 +1,12 @@
 """
 Time and weigh the functions beside their peers: ``nox -s bench``, or ``python benchmarks/suite.py``.
 
-Every measure is a number of ours beside one of a peer's, taken in turns in one process. A copy of an
-array is timed with each: a measure during which it drifts by more than a tenth is marked, and the exit
-status is 1. ``results/`` receives all measures as JSON, a table of them in Markdown, and two plots: the
-time for each entry against the length of a row, and the entries of a second against the size of an
-array, with those of a copy and of the exponential alone.
+Every measure is a number of ours beside one of a peer's, taken in turns in one process, in three rounds
+of a group, of which the median counts. A copy of an array is timed with each: a measure during which it
+drifts by more than a tenth is marked, and the exit status is 1. ``results/`` receives all measures as
+JSON, a table of them in Markdown, and two plots: the time for each entry against the length of a row,
+and the entries of a second against the size of an array, with those of a copy and of the exponential
+alone.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import argparse
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -31,6 +34,7 @@ from softmaxes._cli.report import track
 from softmaxes._cli.timing import CLOCKS, turns
 
 RESULTS = Path(__file__).parent / "results"
+ROUNDS = 3  # of all pairs of a group, so that what slows a machine for seconds meets one of three
 # glibc gives freed memory back to the system, page by page; above these sizes, that is never.
 NEVER = 1 << 40
 PAGES_KEPT = {
@@ -110,14 +114,16 @@ def main() -> int:
 
 
 def measured(group: str, clock: str) -> Iterator[Measure]:
-    """Yield the measures of a group, and print them as they come."""
+    """Yield the measures of a group."""
     cases, settings = GROUPS[group]
     if not settings.items() <= os.environ.items():
         yield from measured_apart(group, clock)
         return
-    for case in cases():
-        measure = timed(case, clock) if isinstance(case, Pair) else case
-        print(f"{group}: {measure.case}: {measure.ratio:.2f}", file=sys.stderr, flush=True)
+    found = list(cases())
+    pairs = [case for case in found if isinstance(case, Pair)]
+    rounds = [[timed(pair, group, clock) for pair in pairs] for _ in range(ROUNDS)]
+    medians = map(median_of, zip(*rounds, strict=True))
+    for measure in chain(medians, (case for case in found if isinstance(case, Measure))):
         yield measure._replace(group=group)
 
 
@@ -132,9 +138,18 @@ def measured_apart(group: str, clock: str) -> Iterator[Measure]:
         yield from kept.read(Path(results))
 
 
-def timed(pair: Pair, clock: str) -> Measure:
-    times = turns(pair.ours, pair.theirs, clock=clock, count=7)
+def timed(pair: Pair, group: str, clock: str) -> Measure:
+    """Return the measure of a pair, and print it."""
+    times = turns(pair.ours, pair.theirs, clock=clock, count=3)
+    print(f"{group}: {pair.case}: {times.ratio:.2f}", file=sys.stderr, flush=True)
     return Measure(pair.case, "s", times.ours, times.theirs, times.ratio, times.steady)
+
+
+def median_of(rounds: Iterable[Measure]) -> Measure:
+    """Return the measure with the median ratio, of two the lesser, of those that are steady if any are."""
+    steady = {measure.ratio: measure for measure in rounds if measure.steady}
+    of = steady or {measure.ratio: measure for measure in rounds}
+    return of[statistics.median_low(of)]
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def _of_jax() -> tuple[Library, ...]:
     jax = import_module("jax")
 
     def waiting(f: Function) -> Function:
-        return lambda *arguments: jax.block_until_ready(f(*arguments))
+        return lambda *arguments: f(*arguments).block_until_ready()
 
     make = partial(Library, peer="jax.nn", functions=jax.nn, array=jax.numpy.asarray)
     return (
