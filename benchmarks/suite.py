@@ -2,8 +2,8 @@
 Time and weigh the functions beside their peers: ``nox -s bench``, or ``python benchmarks/suite.py``.
 
 Every measure is a number of ours beside one of a peer's, taken in turns in one process, in three rounds
-of a group, of which the median counts. A copy of an array is timed with each: a measure during which it
-drifts by more than a tenth is marked, and the exit status is 1. ``results/`` receives all measures as
+of a group, of which the median counts. A copy of an array is timed with each: a round in which it drifts
+by more than a tenth is taken again; a measure without three others is marked, and the exit status is 1. ``results/`` receives all measures as
 JSON, a table of them in Markdown, and two plots: the time for each entry against the length of a row,
 and the entries of a second against the size of an array, with those of a copy and of the exponential
 alone.
@@ -18,7 +18,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -35,6 +35,7 @@ from softmaxes._cli.timing import CLOCKS, turns
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3  # of all pairs of a group, so that what slows a machine for seconds meets one of three
+TRIES = 6  # to get as many steady ones of each
 # glibc gives freed memory back to the system, page by page; above these sizes, that is never.
 NEVER = 1 << 40
 PAGES_KEPT = {
@@ -121,9 +122,14 @@ def measured(group: str, clock: str) -> Iterator[Measure]:
         return
     found = list(cases())
     pairs = [case for case in found if isinstance(case, Pair)]
-    rounds = [[timed(pair, group, clock) for pair in pairs] for _ in range(ROUNDS)]
-    medians = map(median_of, zip(*rounds, strict=True))
-    for measure in chain(medians, (case for case in found if isinstance(case, Measure))):
+    rounds: list[list[Measure]] = [[] for _ in pairs]
+    for _ in range(TRIES):
+        for pair, taken in zip(pairs, rounds, strict=True):
+            if sum(measure.steady for measure in taken) < ROUNDS:
+                taken.append(timed(pair, group, clock))
+    for measure in chain(
+        map(median_of, rounds), (case for case in found if isinstance(case, Measure))
+    ):
         yield measure._replace(group=group)
 
 
@@ -145,11 +151,12 @@ def timed(pair: Pair, group: str, clock: str) -> Measure:
     return Measure(pair.case, "s", times.ours, times.theirs, times.ratio, times.steady)
 
 
-def median_of(rounds: Iterable[Measure]) -> Measure:
-    """Return the measure with the median ratio, of two the lesser, of those that are steady if any are."""
-    steady = {measure.ratio: measure for measure in rounds if measure.steady}
-    of = steady or {measure.ratio: measure for measure in rounds}
-    return of[statistics.median_low(of)]
+def median_of(rounds: list[Measure]) -> Measure:
+    """Return the measure with the median ratio of the steady ones; where those are too few, of all."""
+    steady = [measure for measure in rounds if measure.steady]
+    are_enough = len(steady) >= ROUNDS
+    of = {measure.ratio: measure for measure in (steady if are_enough else rounds)}
+    return of[statistics.median_low(of)]._replace(steady=are_enough)
 
 
 if __name__ == "__main__":
