@@ -3,10 +3,10 @@ Time and weigh the functions beside their peers: ``nox -s bench``, or ``python b
 
 Every measure is a number of ours beside one of a peer's, taken in turns in one process, in three rounds
 of a group, of which the median counts. A copy of an array is timed with each: a round in which it drifts
-by more than a tenth is taken again; a measure without three others is marked, and the exit status is 1. ``results/`` receives all measures as
-JSON, a table of them in Markdown, and two plots: the time for each entry against the length of a row,
-and the entries of a second against the size of an array, with those of a copy and of the exponential
-alone.
+by more than a tenth is taken again; a measure without three others is marked, and the exit status is 1.
+``results/`` receives all measures as JSON, a table of them in Markdown, and two plots: the time for each
+entry against the length of a row, and the entries of a second against the size of an array, with those
+of a copy and of the exponential alone.
 """
 
 from __future__ import annotations
