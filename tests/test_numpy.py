@@ -393,6 +393,16 @@ def test_a_few_entries_have_the_same_bits_as_many(function, dtype):
         np.testing.assert_array_equal(few, function(np.tile(x, (many(x), 1)), axis=-1)[:3])
 
 
+@every_function
+def test_a_few_rows_of_any_byte_order_and_layout_have_the_bits_of_others(function):
+    x = np.random.default_rng(24).normal(size=(4, 10))
+    expected = function(x, axis=-1)
+    for other in (x.astype(">f8"), np.asfortranarray(x), np.repeat(x, 2, -1)[:, ::2]):
+        y = function(other, axis=-1)
+        assert y.dtype == "=f8"
+        np.testing.assert_array_equal(y, expected)
+
+
 def many(x):
     """Return how many times x is no longer few entries."""
     return _moderate.FEW // x.size + 1

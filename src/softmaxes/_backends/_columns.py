@@ -59,10 +59,12 @@ def _sums(x: Array, out: Array | None) -> Sums:
     are_moderate = _moderate.are_in_bounds(maximum, lowest)
     if np.count_nonzero(are_moderate):
         rest, have_one = _others(_moderate.terms, maximum, x, out)
-        return _moderate.of_rest(x, out, maximum, np.exp(maximum), rest, are_moderate & have_one)
+        return Sums(
+            x, out, maximum, np.exp(maximum), rest, are_moderate & have_one, is_shifted=False
+        )
     terms = partial(_ordinary.terms, maximum, masked=False)
     rest, have_one = _others(terms, maximum, x, out)
-    return Sums(x, out, maximum, x.dtype.type(1.0), rest, rest, np.isfinite(rest) & have_one)
+    return Sums(x, out, maximum, x.dtype.type(1.0), rest, np.isfinite(rest) & have_one)
 
 
 def _result(f: Callable[..., Array], sums: Sums, out: Array) -> None:

@@ -29,9 +29,8 @@ __all__ = [
     "FEW",
     "STALLS",
     "are_in_bounds",
-    "of_rest",
+    "of_few",
     "sums",
-    "sums_of_few",
     "sums_of_kept",
 ]
 
@@ -65,27 +64,22 @@ def sums_of_kept(where: Array, x: Array, out: Array | None) -> Sums:
     return _sums(_terms_of_kept, place, maximum, are_right, out, scores, bits)
 
 
-def sums_of_few(x: Array) -> Sums | None:
-    """Return the sums of a few rows all of which are so moderate that no error state is raised."""
+def of_few(f: Callable[..., Array], x: Array) -> Array | None:
+    """Return the result of a few rows, if all are so moderate that no error state is raised."""
+    x = x.reshape(-1, x.shape[-1])
     if not np.maximum.reduce(np.abs(x), None) <= BOUNDS[x.dtype] / 4.0:
         return None
     place, found = top(x), np.exp(x)
     maximum, largest = x.reshape(-1)[place][:, None], found.reshape(-1)[place][:, None]
-    return of_rest(x, found, maximum, largest, others(found, place), np.True_)
+    rest = others(found, place)
+    s = Sums(x, found, maximum, largest, rest, np.True_, is_shifted=False)
+    return s.result(f).astype(x.dtype, copy=False)
 
 
 def are_in_bounds(maximum: Array, lowest: Array) -> Array:
     """Tell which rows are moderate."""
     bound = BOUNDS[maximum.dtype]
     return (np.abs(maximum) <= bound) & (lowest >= -bound)
-
-
-def of_rest(
-    x: Array, terms: Array, maximum: Array, largest: Array, rest: Array, are_right: Array
-) -> Sums:
-    """Return the sums of rows, of which what the others than the largest add up to is known."""
-    excess = rest / np.exp(maximum, dtype=np.float64)  # in float32 exp errs by 2.5 ulp
-    return Sums(x, terms, maximum, largest, rest, excess, are_right)
 
 
 def _are_in_bounds(maximum: Array, x: Array) -> Array:
@@ -107,9 +101,9 @@ def _sums(
     *more: Array,
 ) -> Sums:
     if not np.count_nonzero(are_right):
-        return Sums(x, out, maximum, maximum, maximum, maximum, are_right)
+        return Sums(x, out, maximum, maximum, maximum, are_right)
     found, rest = with_others(terms, place, out, x, *more)
-    return of_rest(x, found, maximum, np.exp(maximum), rest, are_right)
+    return Sums(x, found, maximum, np.exp(maximum), rest, are_right, is_shifted=False)
 
 
 def terms(x: Array, out: Array | None, *, masked: bool = False) -> Array:

@@ -165,11 +165,8 @@ def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) 
         return None
     if call.axis != (-1,) or not x.dtype == call.dtype == call.working or not x.flags.c_contiguous:
         return None
-    found = _moderate.sums_of_few(x.reshape(-1, x.shape[-1]))
-    if found is None:
-        return None
-    y = found.result(f).astype(call.dtype, copy=False)
-    return y.reshape((*x.shape[:-1], y.shape[-1]))
+    y = _moderate.of_few(f, x)
+    return y if y is None else y.reshape((*x.shape[:-1], y.shape[-1]))
 
 
 def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:

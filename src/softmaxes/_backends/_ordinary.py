@@ -29,7 +29,7 @@ def sums(x: Array, out: Array | None) -> Sums:
     found, rest = with_others(partial(terms, maximum, masked=masked), place, out, x)
     if np.isnan(rest).any() and not masked:  # x - M left the range
         found, rest = with_others(partial(terms, maximum, masked=True), place, out, x)
-    return Sums(x, found, maximum, x.dtype.type(1.0), rest, rest, np.isfinite(maximum))
+    return Sums(x, found, maximum, x.dtype.type(1.0), rest, np.isfinite(maximum))
 
 
 def sums_given(state: State, x: Array, out: Array, *, has_terms: bool) -> Sums:
@@ -38,7 +38,7 @@ def sums_given(state: State, x: Array, out: Array, *, has_terms: bool) -> Sums:
         by_parts(partial(terms, state.maximum, masked=True), x, out)
     rest = _states.excess(state, xp=np)
     are_right = np.isfinite(rest - state.maximum)
-    return Sums(x, out, state.maximum, x.dtype.type(1.0), rest, rest, are_right)
+    return Sums(x, out, state.maximum, x.dtype.type(1.0), rest, are_right)
 
 
 def terms(maximum: Array, x: Array, out: Array | None, *, masked: bool) -> Array:

@@ -1,12 +1,13 @@
 """
-One short moderate row of NumPy, in few calls of NumPy, which take longer than the work there.
+A few moderate numbers of NumPy, in few calls of NumPy, which take longer than the work there.
 
-What is a column in `_moderate` and `_sums` is a number here. The formulas are theirs, and so are the
-bits.
+Of one row, what is a column in `_moderate` and `_sums` is a number. The formulas are theirs, and so are
+the bits.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from softmaxes import _primals
 from softmaxes._arrays import Array, Call
-from softmaxes._backends import _moderate
+from softmaxes._backends import _moderate, _sums
 
 __all__ = ["shortcut"]
 
@@ -23,10 +24,27 @@ BOUNDS = {dtype.type: bound / 4.0 for dtype, bound in _moderate.BOUNDS.items()}
 
 
 def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | None] | None:
-    """Return what takes the row of a call to the result, or to None; None where there is no such row."""
-    is_row = len(call.shape) == 1 and not call.reduced and 0 < call.shape[0] <= _moderate.FEW
-    if not is_row or f not in FORMULAS or call.dtype.type not in BOUNDS:
+    """Return what takes the rows of a call to the result, or to None; None where there are no such rows."""
+    are_few = call.axis == (-1,) and 0 < math.prod(call.shape) <= _moderate.FEW
+    if not are_few or f not in FORMULAS or call.dtype.type not in BOUNDS:
         return None
+    is_row = len(call.shape) == 1 and not call.reduced
+    return _of_row(f, call) if is_row else _of_rows(f, call)
+
+
+def _of_rows(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | None]:
+    shape = call.reduced if _sums.FORMULAS[f].reduces else call.shape
+
+    def of_rows(x: Array) -> Array | None:
+        if x.dtype != call.dtype or not x.flags.c_contiguous:
+            return None
+        y = _moderate.of_few(f, x)
+        return y if y is None else y.reshape(shape)
+
+    return of_rows
+
+
+def _of_row(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | None]:
     result, bound = FORMULAS[f], BOUNDS[call.dtype.type]
 
     def of_row(x: Array) -> Array | None:

@@ -2,7 +2,7 @@
 What a row of NumPy comes down to, and the results that follow from it, in place.
 
 With M the maximum of a row, `largest` is the term of the first of its maxima, any other entry has the
-term exp(x - M) largest, `rest` is the sum of the others, and `excess` is S - 1.
+term exp(x - M) largest, and `rest` is the sum of the others.
 """
 
 from __future__ import annotations
@@ -46,8 +46,15 @@ class Sums(NamedTuple):
     maximum: Array
     largest: Array
     rest: Array
-    excess: Array
     are_right: Array
+    is_shifted: bool = True
+
+    @property
+    def excess(self) -> Array:
+        """S - 1: the rest divided by e^M, which the terms are to be where they are not shifted."""
+        if self.is_shifted:
+            return self.rest
+        return self.rest / np.exp(self.maximum, dtype=np.float64)  # in float32 exp errs by 2.5 ulp
 
     def result(self, f: Callable[..., Array]) -> Array:
         """Return the result of a formula of `_primals`, which may overwrite the terms."""
