@@ -15,12 +15,10 @@ import argparse
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -115,22 +113,23 @@ def main() -> int:
 
 
 def measured(group: str, clock: str) -> Iterator[Measure]:
-    """Yield the measures of a group."""
+    """Yield the measures of a group, and print them, and the rounds of pairs, as they come."""
     cases, settings = GROUPS[group]
     if not settings.items() <= os.environ.items():
         yield from measured_apart(group, clock)
         return
-    found = list(cases())
-    pairs = [case for case in found if isinstance(case, Pair)]
-    rounds: list[list[Measure]] = [[] for _ in pairs]
+    rounds: list[tuple[Pair, list[Measure]]] = []
+    for case in cases():
+        if isinstance(case, Pair):
+            rounds.append((case, []))
+        else:
+            yield shown(case._replace(group=group))
     for _ in range(TRIES):
-        for pair, taken in zip(pairs, rounds, strict=True):
+        for pair, taken in rounds:
             if sum(measure.steady for measure in taken) < ROUNDS:
-                taken.append(timed(pair, group, clock))
-    for measure in chain(
-        map(median_of, rounds), (case for case in found if isinstance(case, Measure))
-    ):
-        yield measure._replace(group=group)
+                taken.append(shown(timed(pair, clock)._replace(group=group)))
+    for _, taken in rounds:
+        yield median_of(taken)
 
 
 def measured_apart(group: str, clock: str) -> Iterator[Measure]:
@@ -144,10 +143,13 @@ def measured_apart(group: str, clock: str) -> Iterator[Measure]:
         yield from kept.read(Path(results))
 
 
-def timed(pair: Pair, group: str, clock: str) -> Measure:
-    """Return the measure of a pair, and print it."""
+def shown(measure: Measure) -> Measure:
+    print(f"{measure.group}: {measure.case}: {measure.ratio:.2f}", file=sys.stderr, flush=True)
+    return measure
+
+
+def timed(pair: Pair, clock: str) -> Measure:
     times = turns(pair.ours, pair.theirs, clock=clock, count=3)
-    print(f"{group}: {pair.case}: {times.ratio:.2f}", file=sys.stderr, flush=True)
     return Measure(pair.case, "s", times.ours, times.theirs, times.ratio, times.steady)
 
 
@@ -155,8 +157,8 @@ def median_of(rounds: list[Measure]) -> Measure:
     """Return the measure with the median ratio of the steady ones; where those are too few, of all."""
     steady = [measure for measure in rounds if measure.steady]
     are_enough = len(steady) >= ROUNDS
-    of = {measure.ratio: measure for measure in (steady if are_enough else rounds)}
-    return of[statistics.median_low(of)]._replace(steady=are_enough)
+    of = sorted(steady if are_enough else rounds, key=lambda measure: measure.ratio)
+    return of[(len(of) - 1) // 2]._replace(steady=are_enough)
 
 
 if __name__ == "__main__":
