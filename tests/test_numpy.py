@@ -27,6 +27,7 @@ LONG = 3 * _sums.TILE + 5
 @pytest.fixture(autouse=True)
 def several_parts_are_worked_in_threads(monkeypatch):
     monkeypatch.setattr(_threads, "FEW", 3)
+    monkeypatch.setattr(_threads, "FEW_HEAVY", 3)
 
 
 @pytest.fixture
@@ -218,6 +219,19 @@ def test_no_threads_are_started_where_others_share_the_work(function, scores, mo
     assert len(used) > 1
 
 
+@pytest.mark.skipif(loops() is not None, reason="their threads are not ours")
+@pytest.mark.parametrize("function", [sm.softmax, sm.logsumexp])
+def test_a_row_of_many_is_not_shared_again(function, monkeypatch):
+    monkeypatch.setenv("SOFTMAXES_NUM_THREADS", "2")
+    started, together = [], _threads.together
+    monkeypatch.setattr(_threads, "together", lambda *call: started.append(1) or together(*call))
+    x = np.random.default_rng(9).normal(size=(3, LONG)).astype("float32")
+    function(x, axis=-1)
+    assert len(started) == 1
+    function(x[0])
+    assert len(started) > 1
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "two", ""])
 def test_a_bad_number_of_threads_is_an_error(value, scores, monkeypatch):
     monkeypatch.setenv("SOFTMAXES_NUM_THREADS", value)
@@ -230,13 +244,13 @@ def threads_used(monkeypatch):
     used = set()
 
     def noted(share):
-        def of_noting(work, *arguments):
+        def of_noting(work, *arguments, **options):
             def noting(*part):
                 used.add(threading.get_ident())
                 time.sleep(1e-4)
                 return work(*part)
 
-            return share(noting, *arguments)
+            return share(noting, *arguments, **options)
 
         return of_noting
 

@@ -73,7 +73,8 @@ def _result(f: Callable[..., Array], sums: Sums, out: Array) -> None:
     if reduces:
         out[...] = of(sums)
     else:
-        each(lambda rows: of(sums._replace(x=sums.x[rows], terms=out[rows])), _parts(sums.x))
+        parts = _parts(sums.x)
+        each(lambda rows: of(sums._replace(x=sums.x[rows], terms=out[rows])), parts, are_heavy=True)
 
 
 def _others(terms: Terms, maximum: Array, x: Array, out: Array | None) -> tuple[Array, Array]:
@@ -90,7 +91,7 @@ def _others(terms: Terms, maximum: Array, x: Array, out: Array | None) -> tuple[
         return total, places[1]
 
     parts = _parts(x)
-    totals, maxima = zip(*each(some, parts), strict=True)
+    totals, maxima = zip(*each(some, parts, are_heavy=True), strict=True)
     ends = range(0, len(x), TILE)  # as if of a row in parts
     left = iter(totals)
     rest = np.stack([_added(left, i, min(i + TILE, len(x)), _most(x)) for i in ends])

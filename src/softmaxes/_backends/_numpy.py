@@ -58,7 +58,7 @@ def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
         y = _general(f, call, matrices, first)
         out = np.empty((rows, y.shape[-1]), call.dtype)
         out[first] = y
-        each(partial(_fill, f, call, matrices, out), others)
+        each(partial(_fill, f, call, matrices, out), others, are_heavy=True)
     return _as_they_were(out, shape, call.axis, reduced=out.shape[-1] != n)
 
 
@@ -263,7 +263,7 @@ def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State
     work = partial(_plain, f, call, (Arrays(x, where), *state), out)
     parts = _tiles(len(x), x.shape[-1], TILE) if state else _parts(x, call)  # no loop takes a state
     with np.errstate(all="ignore"):
-        each(work, parts)
+        each(work, parts, are_heavy=True)
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
 
 

@@ -54,7 +54,7 @@ class Sums(NamedTuple):
         """S - 1: the rest divided by e^M, which the terms are to be where they are not shifted."""
         if self.is_shifted:
             return self.rest
-        return self.rest / np.exp(self.maximum, dtype=np.float64)  # in float32 exp errs by 2.5 ulp
+        return self.rest / np.exp(_double(self.maximum))  # in float32 exp errs by 2.5 ulp
 
     def result(self, f: Callable[..., Array]) -> Array:
         """Return the result of a formula of `_primals`, which may overwrite the terms."""
@@ -76,7 +76,8 @@ class Formula(NamedTuple):
 
 def _softmax(s: Sums) -> Array:
     terms: Array = s.terms
-    if np.greater(terms, s.largest).any():  # exp need not keep the order of neighbours
+    is_above = np.greater(terms, s.largest)
+    if is_above.item(is_above.argmax()):  # exp need not keep the order of neighbours
         np.minimum(terms, s.largest, out=terms)
     return np.divide(terms, s.largest + s.rest, out=terms)
 
@@ -93,7 +94,12 @@ def _logsumexp(s: Sums) -> Array:
 
 def _log_sum(s: Sums) -> Array:
     # For each row only, so that the precision costs little.
-    return np.log1p(s.excess, dtype=np.float64)
+    return np.log1p(_double(s.excess))
+
+
+def _double(a: Array) -> Array:
+    # A ufunc that is told of a dtype takes three times as long on a few numbers.
+    return a.astype(np.float64, copy=False)
 
 
 def _excess(s: Sums) -> Array:
@@ -168,26 +174,26 @@ def with_others(
     n = rows[0].shape[-1]
     if n <= TILE:
         found = terms(*rows, out)
-        return found, others(found, top)
+        return found, others(found, top)[1]
 
     def of_part(start: int) -> Array:
         stop = min(start + TILE, n)
         some = terms(*(a if a is None else a[:, start:stop] for a in (*rows, out)))
-        return others(some, top[(start <= top) & (top < stop)] - start)
+        return others(some, top[(start <= top) & (top < stop)] - start)[1]
 
     # The parts are the same for every number of threads, and so are the bits.
-    found = np.concatenate(each(of_part, list(range(0, n, TILE))), -1)
+    found = np.concatenate(each(of_part, list(range(0, n, TILE)), are_heavy=True), -1)
     return out, np.add.reduce(found, -1, keepdims=True)
 
 
-def others(terms: Array, top: Array) -> Array:
-    """Return the sum of the terms without those of the first maxima; NaN where a term is."""
+def others(terms: Array, top: Array) -> tuple[Array, Array]:
+    """Return the terms of the first maxima, and the sum of all others; NaN where a term is."""
     flat = terms.reshape(-1)
     largest = flat[top]
     flat[top] = 0.0
     total = _reduced(np.add, terms)
     flat[top] = largest
-    return total
+    return largest, total
 
 
 def _reduced(f: np.ufunc, a: Array) -> Array:

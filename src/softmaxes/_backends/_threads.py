@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 FEW = 16  # parts, below which new threads cost more than they save
+FEW_HEAVY = 4  # of parts with an exponential of each entry, or more
 
 
 class Team(NamedTuple):
@@ -52,14 +53,15 @@ class beside_threads_that_stay:  # noqa: N801  a context
         _here.keeps_threads, _here.team = False, None
 
 
-def workers_of(parts: int) -> int:
+def workers_of(parts: int, *, are_heavy: bool = False) -> int:
     """Return the number of threads that work so many parts: one where there are few."""
-    return 1 if parts < (2 if _keeps_threads() else FEW) else allowed()
+    few = 2 if _keeps_threads() else FEW_HEAVY if are_heavy else FEW
+    return 1 if parts < few else allowed()
 
 
-def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
+def each(work: Callable[[Any], Any], parts: list[Any], *, are_heavy: bool = False) -> list[Any]:
     """Return the work done on each of the parts, in their order."""
-    if (workers := workers_of(len(parts))) < 2:
+    if (workers := workers_of(len(parts), are_heavy=are_heavy)) < 2:
         return [work(part) for part in parts]
     results, left, lock = [None] * len(parts), iter(range(len(parts))), threading.Lock()
     done: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -69,13 +71,19 @@ def each(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
             return next(left, None)
 
     def share() -> None:
-        while (i := take()) is not None:
-            try:
-                results[i] = work(parts[i])
-            except BaseException as error:  # noqa: BLE001  raised where the call is
-                done.put(error)
-            else:
-                done.put(None)
+        _here.shares = True  # so that no part is shared again
+        try:
+            while (i := take()) is not None:
+                done.put(error_of(i))
+        finally:
+            _here.shares = False
+
+    def error_of(i: int) -> BaseException | None:
+        try:
+            results[i] = work(parts[i])
+        except BaseException as error:  # noqa: BLE001  raised where the call is
+            return error
+        return None
 
     together(workers, share)
     errors = [done.get() for _ in parts]  # who comes too late for a part is not waited for
@@ -140,7 +148,7 @@ def _keeps_threads() -> bool:
 def allowed() -> int:
     """Return the number of threads to use: one where others already share the work."""
     is_free = _keeps_threads() or threading.current_thread() is threading.main_thread()
-    if not is_free or _is_worker(os.getpid()):
+    if not is_free or getattr(_here, "shares", False) or _is_worker(os.getpid()):
         return 1
     own, team = os.environ.get("SOFTMAXES_NUM_THREADS"), lent_team()
     if own is not None and not (own.isdecimal() and int(own) > 0):
