@@ -20,7 +20,7 @@ from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS, FEW
 from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
-from softmaxes._backends._threads import each
+from softmaxes._backends._threads import crew, each
 from softmaxes._states import State
 
 __all__ = [
@@ -44,9 +44,10 @@ def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     if f in FORMULAS and np.dtype(call.working) in BOUNDS and _is_plain(*arguments):
         if (y := _of_few(f, call, *arguments)) is not None:
             return y
-        if (y := _of_columns(f, call, *arguments)) is not None:
-            return y
-        return _in_place(f, call, *arguments)
+        with crew():
+            if (y := _of_columns(f, call, *arguments)) is not None:
+                return y
+            return _in_place(f, call, *arguments)
     if f in _cotangents.FORMULAS and (y := _of_pairs(f, call, *arguments)) is not None:
         return y
     matrices, shape = _matrices(call, arguments)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import copy_context
 from functools import cache, partial
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 __all__ = [
     "Team",
     "allowed",
     "beside_threads_that_stay",
+    "crew",
     "each",
     "lent_team",
     "together",
@@ -55,7 +56,7 @@ class beside_threads_that_stay:  # noqa: N801  a context
 
 def workers_of(parts: int, *, are_heavy: bool = False) -> int:
     """Return the number of threads that work so many parts: one where there are few."""
-    few = 2 if _keeps_threads() else FEW_HEAVY if are_heavy else FEW
+    few = 2 if _keeps_threads() else FEW_HEAVY if are_heavy or _has_started() else FEW
     return 1 if parts < few else allowed()
 
 
@@ -107,7 +108,29 @@ def _threads(workers: int) -> Any:
     """Return what starts work beside this thread; all ends with the call: nothing is left for a fork to copy."""
     if _keeps_threads():
         return nullcontext(_kept_threads(workers, os.getpid()))
-    return _new_threads(workers)
+    if (crew := getattr(_here, "crew", None)) is None:
+        return _new_threads(workers)
+    if workers not in crew.starts:
+        crew.starts[workers] = crew.enter_context(_new_threads(workers))
+    return nullcontext(crew.starts[workers])
+
+
+def _has_started() -> bool:
+    crew = getattr(_here, "crew", None)
+    return crew is not None and len(crew.starts) > 0
+
+
+class crew(ExitStack):  # noqa: N801  a context
+    """Let the threads that one `each` starts stay for the next, until the call ends."""
+
+    def __enter__(self) -> Self:
+        self.starts: dict[int, Callable[..., Any]] = {}
+        self.outer, _here.crew = getattr(_here, "crew", None), self
+        return self
+
+    def __exit__(self, *error: object) -> bool | None:
+        _here.crew = self.outer
+        return super().__exit__(*error)  # type: ignore[arg-type]
 
 
 @contextmanager
