@@ -263,6 +263,12 @@ def threads_used(monkeypatch):
     return used
 
 
+@pytest.fixture
+def all_columns_stay_where_they_lie(monkeypatch):
+    monkeypatch.setattr(_numpy, "FEW", 0)
+    monkeypatch.setattr(_columns, "WIDE", 16)
+
+
 COLUMNS = {
     "moderate": lambda x: x,
     "wide": lambda x: 100 * x,
@@ -277,6 +283,7 @@ COLUMNS = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", COLUMNS)
 @every_function
+@pytest.mark.usefixtures("all_columns_stay_where_they_lie")
 def test_columns_have_the_same_bits_as_rows(function, kind, dtype):
     rng = np.random.default_rng(10)
     for n in (2, 7, 8, 9, 127, 128, 129, 300, 1001, 8193):
@@ -365,6 +372,7 @@ def _turned(a):
 
 
 @every_function
+@pytest.mark.usefixtures("all_columns_stay_where_they_lie")
 def test_long_columns_have_the_same_bits_as_rows_for_every_number_of_threads(function, monkeypatch):
     x = np.random.default_rng(11).normal(size=(_sums.TILE + 5, 16)).astype("float32")
     x[::2, 3] = np.inf
@@ -381,6 +389,41 @@ def test_a_long_row_is_that_of_double_precision(function, scale):
     expected = function(x.astype("float64"), axis=-1)
     info = np.finfo("float32")
     np.testing.assert_allclose(function(x, axis=-1), expected, 6 * info.eps, info.tiny)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 1001, 70), (300, 3, 80), (2, 3, 30_000), (1, 300, 3000), (9, 700, 16)]
+)
+@every_function
+@pytest.mark.usefixtures("all_columns_stay_where_they_lie")
+def test_no_column_with_one_maximum_is_left_to_the_rows(function, shape, monkeypatch):
+    x = np.random.default_rng(25).permutation(math.prod(shape)).reshape(shape)
+    monkeypatch.setattr(_numpy, "_write_columns_left", None)
+    for shift in 0, 1000:
+        function(x / x.size - shift, axis=1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_function
+def test_few_slices_along_any_axis_have_the_bits_of_rows(function, dtype):
+    for shape, axis in ((10, 100), 0), ((4, 10, 16), 1), ((5, 6, 7), (0, 2)), ((3000, 3, 2), 1):
+        for scale in 1, 1000:
+            x = np.random.default_rng(26).normal(scale=scale, size=shape).astype(dtype)
+            axes = axis if isinstance(axis, tuple) else (axis,)
+            last = tuple(range(-len(axes), 0))
+            expected = function(np.ascontiguousarray(np.moveaxis(x, axes, last)), axis=last)
+            for order in "CF":
+                found = function(np.asarray(x, order=order), axis=axis)
+                found = found if function is sm.logsumexp else np.moveaxis(found, axes, last)
+                np.testing.assert_array_equal(found, expected)
+
+
+def test_probabilities_of_few_slices_lie_in_memory_as_the_scores_do():
+    x = np.random.default_rng(27).normal(size=(10, 100))
+    for order in "CF":
+        scores = np.asarray(x, order=order)
+        for axis in 0, 1:
+            assert sm.softmax(scores, axis=axis).strides == scores.strides
 
 
 @every_function

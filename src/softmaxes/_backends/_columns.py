@@ -19,12 +19,14 @@ from softmaxes._backends import _moderate, _ordinary
 from softmaxes._backends._sums import FORMULAS, TILE, Sums
 from softmaxes._backends._threads import each
 
-__all__ = ["LONGEST", "columns"]
+__all__ = ["LONGEST", "WIDE", "columns"]
 
 # Before 2.3, NumPy added a row in pieces of 8192 entries, and these one after the other.
 LONGEST = dict.fromkeys(
     ("float32", "float64"), math.inf if np.lib.NumpyVersion(np.__version__) >= "2.3.0" else 8192
 )
+WIDE = 64  # columns, of fewer of which the calls of NumPy take longer than a copy to rows
+ROW = 512  # columns, below which eight rows at once are reduced in less time
 BLOCK = 128  # entries of a row that NumPy adds in EIGHT running sums; of more it adds two halves
 EIGHT = 8
 AT_ONCE = 4096  # columns, so that blocks stay in cache
@@ -35,16 +37,22 @@ Terms: TypeAlias = Callable[[Array, Array | None], Array]
 def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:
     """Write the results of the columns of matrices to out, and return for which they are right."""
     x = arrays.x
-    matrices, _, width = x.shape
-    step = width if width < 2 * AT_ONCE else AT_ONCE
-    are_right = np.empty((matrices, width), bool)
+    matrices, n, width = x.shape
+    are_right = np.empty((1, matrices, width), bool)
 
-    def work(part: tuple[int, slice]) -> None:
-        matrix, some = part
-        are_right[part] = _columns(f, x[matrix][:, some], out[matrix][:, some])
+    def work(part: tuple[slice, slice]) -> None:
+        some = (slice(None), *part)  # from here on slices lie along the first axis
+        are_right[some] = _columns(f, np.moveaxis(x, 1, 0)[some], np.moveaxis(out, 1, 0)[some])
 
-    each(work, [(i, slice(j, j + step)) for i in range(matrices) for j in range(0, width, step)])
-    return are_right
+    several, wide = max(1, TILE // (n * width)), max(AT_ONCE, TILE // n)
+    step = width if width < 2 * wide else wide
+    parts = [
+        (slice(i, i + several), slice(j, j + step))
+        for i in range(0, matrices, several)
+        for j in range(0, width, step)
+    ]
+    each(work, parts, are_heavy=True)
+    return are_right[0]
 
 
 def _columns(f: Callable[..., Array], x: Array, out: Array) -> Array:
@@ -69,45 +77,52 @@ def _sums(x: Array, out: Array | None) -> Sums:
 
 def _result(f: Callable[..., Array], sums: Sums, out: Array) -> None:
     """Write the result of a formula of `_primals` to out, where the terms may be."""
-    of, reduces, *_ = FORMULAS[f]
-    if reduces:
-        out[...] = of(sums)
+    formula = FORMULAS[f]
+    of_all, of_each = formula.of_all(sums), formula.of_each
+    if of_each is None:
+        out[...] = of_all
     else:
         parts = _parts(sums.x)
-        each(lambda rows: of(sums._replace(x=sums.x[rows], terms=out[rows])), parts, are_heavy=True)
+        each(lambda rows: of_each(sums, of_all, sums.x[rows], out[rows]), parts, are_heavy=True)
 
 
 def _others(terms: Terms, maximum: Array, x: Array, out: Array | None) -> tuple[Array, Array]:
     """Return the sums of the terms without those of the maxima, and which columns have but one."""
-    columns = x.shape[-1]
 
     def some(rows: slice) -> tuple[Array, Array]:
         part = terms(x[rows], None if out is None else out[rows])
-        places = divmod(np.flatnonzero(x[rows] == maximum), columns)
-        largest = part[places]
-        part[places] = 0.0
-        total = _total(part)
-        part[places] = largest
-        return total, places[1]
+        is_other = np.less(x[rows], maximum)
+        return _total(np.multiply(part, is_other)), _count(is_other)
 
     parts = _parts(x)
-    totals, maxima = zip(*each(some, parts, are_heavy=True), strict=True)
+    totals, counts = zip(*each(some, parts, are_heavy=True), strict=True)
     ends = range(0, len(x), TILE)  # as if of a row in parts
     left = iter(totals)
     rest = np.stack([_added(left, i, min(i + TILE, len(x)), _most(x)) for i in ends])
-    return _total(rest)[None], np.bincount(np.concatenate(maxima), minlength=columns)[None] == 1
+    return _total(rest)[None], sum(counts)[None] == len(x) - 1
 
 
-def _extremes(x: Array) -> list[Array]:
-    """Return the maximum and the minimum of each column."""
-    both = np.maximum, np.minimum
-    found = each(lambda rows: [_reduced(f, x[rows]) for f in both], _parts(x))
-    return [
-        _reduced(f, np.concatenate(a)) for f, a in zip(both, zip(*found, strict=True), strict=True)
-    ]
+def _extremes(x: Array) -> tuple[Array, Array]:
+    """Return the maximum of each column, and the minimum of all if they are moderate, else of each."""
+    found = each(lambda rows: (_reduced(np.maximum, x[rows]), np.min(x[rows])), _parts(x))
+    maxima, minima = zip(*found, strict=True)
+    maximum, lowest = _reduced(np.maximum, np.concatenate(maxima)), np.min(minima)
+    if _moderate.are_in_bounds(maximum, lowest).all():
+        return maximum, lowest
+    lows = each(lambda rows: _reduced(np.minimum, x[rows]), _parts(x))
+    return maximum, _reduced(np.minimum, np.concatenate(lows))
+
+
+def _count(a: Array) -> Array:
+    """Return how many entries of each column are True."""
+    # Of up to 255 rows in single bytes, which takes a quarter of the time.
+    short = np.uint8 if len(a) < 256 else np.intp
+    return np.add.reduce(a.view(np.uint8), 0, dtype=short).astype(np.intp)
 
 
 def _reduced(f: np.ufunc, a: Array) -> Array:
+    if a.shape[-1] >= ROW:
+        return f.reduce(a, 0, keepdims=True)
     eight, others = _by_eight(f, a)
     return f.reduce(np.concatenate([eight, others]), 0, keepdims=True)
 
@@ -117,7 +132,7 @@ def _reduced(f: np.ufunc, a: Array) -> Array:
 
 def _most(x: Array) -> int:
     """Return how many rows a part may have that stays in cache."""
-    return max(BLOCK, TILE // int(x.shape[-1]))
+    return max(BLOCK, TILE // int(x[0].size))
 
 
 def _parts(x: Array) -> list[slice]:
@@ -167,5 +182,5 @@ def _total_of_block(a: Array) -> Array:
 def _by_eight(f: np.ufunc, a: Array) -> tuple[Array, Array]:
     """Return every eighth row reduced together, and the rows that are left."""
     whole = len(a) - len(a) % EIGHT
-    eight = a[:whole].reshape(-1, EIGHT, a.shape[-1])
+    eight = a[:whole].reshape(-1, EIGHT, *a.shape[1:])
     return f.reduce(eight, 0) if whole else a[:0], a[whole:]

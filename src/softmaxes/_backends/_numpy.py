@@ -35,8 +35,9 @@ __all__ = [
 ]
 
 SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
-WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
-MATRIX = 1 << 13  # entries, below which the calls of NumPy for each of several count most
+FULL = 64  # columns, from which on several small matrices of them take less time than rows
+MATRIX = 1 << 13  # entries of a matrix, from which on fewer columns do
+COPIED = 2048  # slices, up to which a copy of few entries to rows takes less than NumPy's calls for columns
 
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
@@ -164,10 +165,20 @@ def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) 
     x = arrays.x
     if x.size > FEW or arrays.where is not None or state or loops() is not None:
         return None
-    if call.axis != (-1,) or not x.dtype == call.dtype == call.working or not x.flags.c_contiguous:
+    if not x.dtype == call.dtype == call.working:
         return None
-    y = _moderate.of_few(f, x)
-    return y if y is None else y.reshape((*x.shape[:-1], y.shape[-1]))
+    moved = _slices_last(x, call.axis, x.ndim)
+    if not moved.flags.c_contiguous and x.size > COPIED * math.prod(x.shape[a] for a in call.axis):
+        return None
+    y = _moderate.of_few(f, np.ascontiguousarray(_matrix(moved, moved.shape, len(call.axis))))
+    if y is None:
+        return None
+    y = _as_they_were(y, moved.shape, call.axis, reduced=FORMULAS[f].reduces)
+    if moved.flags.c_contiguous or FORMULAS[f].reduces:
+        return y
+    out = np.empty_like(x)  # in memory as x
+    out[...] = y
+    return out
 
 
 def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
@@ -193,13 +204,12 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
 
 def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
     """Return the shape of matrices whose columns are the slices; None where their rows are not wide."""
+    _, n, columns = size = _across(x, axis)
+    are_adjacent = axis == tuple(range(axis[0], axis[-1] + 1))
     longest = (loops() or _columns).LONGEST.get(last_name(x.dtype), 0)
-    matrices, n, columns = size = _across(x, axis)
-    if axis != tuple(range(axis[0], axis[-1] + 1)) or n == 1 or columns < WIDE:
+    if not are_adjacent or not 1 < n <= longest or columns < (loops() or _columns).WIDE:
         return None
-    if n > longest or n * columns < min(matrices * n * columns, MATRIX):
-        return None
-    return size
+    return size if columns >= FULL or n * columns >= min(x.size, MATRIX) else None
 
 
 def _across(x: Array, axis: Axes) -> tuple[int, int, int]:

@@ -43,7 +43,7 @@ def sums_given(state: State, x: Array, out: Array, *, has_terms: bool) -> Sums:
 
 def terms(maximum: Array, x: Array, out: Array | None, *, masked: bool) -> Array:
     """Return the terms, in out where there is one."""
-    error, part = np.empty((2, *x.shape), x.dtype)
+    error, part = np.empty_like(x), np.empty_like(x)
     z = np.subtract(x, maximum, out=out)
     _error(x, maximum, z, error, part)
     if masked:

@@ -58,34 +58,51 @@ class Sums(NamedTuple):
 
     def result(self, f: Callable[..., Array]) -> Array:
         """Return the result of a formula of `_primals`, which may overwrite the terms."""
-        of, reduces, *_ = FORMULAS[f]
-        if reduces or self.x.shape[-1] <= TILE:
-            return of(self)
-        by_parts(lambda x, terms: of(self._replace(x=x, terms=terms)), self.x, self.terms)
+        formula = FORMULAS[f]
+        of_all = formula.of_all(self)
+        if formula.of_each is None:
+            return of_all
+        by_parts(partial(formula.of_each, self, of_all), self.x, self.terms)
         return self.terms
 
 
 class Formula(NamedTuple):
-    """The result by `of(sums)`, in the place of the terms unless it reduces, and what it is made of."""
+    """
+    The result of a row, and what it is made of.
 
-    of: Callable[[Sums], Array]
-    reduces: bool = False
+    It is `of_all(sums)`, or where that does not reduce of_each(sums, of_all(sums), x, terms), which
+    overwrites the terms of some x.
+    """
+
+    of_all: Callable[[Sums], Array]
+    of_each: Callable[[Sums, Array, Array, Array], Any] | None = None
     has_terms: bool = True
     has_scores: bool = False
 
+    @property
+    def reduces(self) -> bool:
+        """Whether a row has one result."""
+        return self.of_each is None
 
-def _softmax(s: Sums) -> Array:
-    terms: Array = s.terms
+
+def _total(s: Sums) -> Array:
+    return s.largest + s.rest
+
+
+def _softmax(s: Sums, total: Array, x: Array, terms: Array) -> None:
     is_above = np.greater(terms, s.largest)
     if is_above.item(is_above.argmax()):  # exp need not keep the order of neighbours
         np.minimum(terms, s.largest, out=terms)
-    return np.divide(terms, s.largest + s.rest, out=terms)
+    np.divide(terms, total, out=terms)
 
 
-def _log_softmax(s: Sums) -> Array:
-    below = np.subtract(s.maximum, s.x, out=s.terms)
-    largest = -_log_sum(s).astype(s.x.dtype)
-    return np.subtract(largest, below, out=s.terms)
+def _log_of_largest(s: Sums) -> Array:
+    return -_log_sum(s).astype(s.x.dtype)
+
+
+def _log_softmax(s: Sums, largest: Array, x: Array, terms: Array) -> None:
+    np.subtract(s.maximum, x, out=terms)
+    np.subtract(largest, terms, out=terms)
 
 
 def _logsumexp(s: Sums) -> Array:
@@ -107,12 +124,14 @@ def _excess(s: Sums) -> Array:
 
 
 FORMULAS: dict[Any, Formula] = {
-    _primals.excess: Formula(_excess, reduces=True),
-    _primals.softmax: Formula(_softmax),
-    _primals.log_softmax: Formula(_log_softmax, has_scores=True),
-    _primals.logsumexp: Formula(_logsumexp, reduces=True),
-    _states.Reading(_states.softmax): Formula(_softmax),
-    _states.Reading(_states.log_softmax): Formula(_log_softmax, has_terms=False, has_scores=True),
+    _primals.excess: Formula(_excess),
+    _primals.softmax: Formula(_total, _softmax),
+    _primals.log_softmax: Formula(_log_of_largest, _log_softmax, has_scores=True),
+    _primals.logsumexp: Formula(_logsumexp),
+    _states.Reading(_states.softmax): Formula(_total, _softmax),
+    _states.Reading(_states.log_softmax): Formula(
+        _log_of_largest, _log_softmax, has_terms=False, has_scores=True
+    ),
 }
 
 

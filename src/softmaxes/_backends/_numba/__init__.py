@@ -53,6 +53,7 @@ __all__ = [
     "PART",
     "PULLS",
     "TILE",
+    "WIDE",
     "columns",
     "cotangents",
     "framed",
@@ -66,6 +67,7 @@ __all__ = [
 TILE = 1 << 17  # entries of rows or columns between which a thread may change, if not more
 # Entries of a column of a dtype: a longer row is summed in parts, or narrow results have no place for terms.
 LONGEST = {"float32": PART, "float64": PART, "bfloat16": LONG}
+WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
 
 
 @cache
