@@ -62,17 +62,17 @@ def _columns(f: Callable[..., Array], x: Array, out: Array) -> Array:
 
 
 def _sums(x: Array, out: Array | None) -> Sums:
-    """Return the sums of columns, with the terms in out if there is one."""
+    """Return the sums of columns, right for those of one kind, with the terms in out if there is one."""
     maximum, lowest = _extremes(x)
     are_moderate = _moderate.are_in_bounds(maximum, lowest)
-    if np.count_nonzero(are_moderate):
+    if 2 * np.count_nonzero(are_moderate) > are_moderate.size:
         rest, have_one = _others(_moderate.terms, maximum, x, out)
-        return Sums(
-            x, out, maximum, np.exp(maximum), rest, are_moderate & have_one, is_shifted=False
-        )
+        are_right = are_moderate & have_one
+        return Sums(x, out, maximum, np.exp(maximum), rest, are_right, is_shifted=False)
     terms = partial(_ordinary.terms, maximum, masked=False)
     rest, have_one = _others(terms, maximum, x, out)
-    return Sums(x, out, maximum, x.dtype.type(1.0), rest, np.isfinite(rest) & have_one)
+    are_right = ~are_moderate & np.isfinite(rest) & have_one
+    return Sums(x, out, maximum, x.dtype.type(1.0), rest, are_right)
 
 
 def _result(f: Callable[..., Array], sums: Sums, out: Array) -> None:
