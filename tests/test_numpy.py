@@ -594,6 +594,25 @@ def test_every_loop_is_kept_under_a_name_of_its_own():
     assert not any(" at 0x" in name for name in names)  # an address, of this process alone
 
 
+@pytest.mark.skipif(loops() is None, reason="no loops are compiled")
+def test_code_that_is_kept_at_once_is_never_taken_for_another(tmp_path, monkeypatch):
+    from softmaxes._backends._numba._cache import _Files
+
+    one, other = (_Files(str(tmp_path), "loop", "stamp") for _ in range(2))
+    save = one._save_index
+
+    def save_as_the_other_does(index):
+        save(index)
+        with monkeypatch.context() as before:
+            before.setattr(other, "_load_index", dict)
+            other.save("its kind", "its code")
+
+    monkeypatch.setattr(one, "_save_index", save_as_the_other_does)
+    one.save("a kind", "code")
+    assert one.load("a kind") in (None, "code")
+    assert other.load("its kind") == "its code"
+
+
 @pytest.mark.skipif(loops() is not None, reason="Numba is there")
 def test_numba_that_is_asked_for_and_missing_is_an_error(monkeypatch):
     monkeypatch.setenv("SOFTMAXES_NUMBA", "1")

@@ -13,9 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+from uuid import uuid4
 
 from numba import njit
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 __all__ = ["kept_on_disk"]
 
@@ -23,13 +24,31 @@ __all__ = ["kept_on_disk"]
 def kept_on_disk(f: Callable[..., Any], **options: Any) -> Any:
     """Return a function, compiled for each kind of arguments when that is first met on this machine."""
     compiled = njit(**options)(f)
-    compiled._cache = _Cache(f)  # type: ignore[no-untyped-call]
+    compiled._cache = _Cache(f)
     return compiled
 
 
 class _Cache(FunctionCache):
+    def __init__(self, f: Callable[..., Any]) -> None:
+        super().__init__(f)
+        self._cache_file = _Files(
+            self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
+        )
+
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, codegen.magic_tuple(), _sources(), _described(self._py_func)
+
+
+class _Files(IndexDataCacheFile):
+    """
+    An index, and files of compiled code with names that are drawn at random.
+
+    Numba counts them, so that processes that compile at once may write different code to one file. So one
+    may forget the other's, and compiles again, but never takes it for its own.
+    """
+
+    def _data_name(self, number: int) -> str:
+        return f"{self._index_name.removesuffix('.nbi')}.{uuid4().hex}.nbc"
 
 
 def _described(a: Any) -> str:
