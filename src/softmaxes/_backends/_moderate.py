@@ -36,6 +36,8 @@ __all__ = [
 
 FEW = 1 << 17  # entries, up to which the calls of NumPy count as much as the work they do
 
+AT_ONCE = 1 << 16  # entries of terms that are not kept
+
 # So far below the largest number that in float32 a sum of e^26 exponentials does not reach it.
 BOUNDS = {np.dtype(t): 0.7 * math.log(np.finfo(t).max) for t in (np.float32, np.float64)}
 
@@ -103,8 +105,21 @@ def _sums(
 ) -> Sums:
     if not np.count_nonzero(are_right):
         return Sums(x, out, maximum, maximum, maximum, are_right)
-    found, rest = with_others(terms, place, out, x, *more)
+    if out is None:
+        found, rest = None, _rest(terms, place, x, *more)
+    else:
+        found, rest = with_others(terms, place, out, x, *more)
     return Sums(x, found, maximum, np.exp(maximum), rest, are_right, is_shifted=False)
+
+
+def _rest(terms: Callable[..., Array], place: Array, *rows: Array) -> Array:
+    """Return the sums of the others, of so few rows at a time that their terms take little memory."""
+    many, n = rows[0].shape
+    found, step = [], max(1, AT_ONCE // n)
+    for i in range(0, many, step):
+        some = slice(i, i + step)
+        found.append(with_others(terms, place[some] - i * n, None, *(a[some] for a in rows))[1])
+    return np.concatenate(found)
 
 
 def terms(x: Array, out: Array | None, *, masked: bool = False) -> Array:
