@@ -15,7 +15,6 @@ import numpy as np
 from softmaxes._arrays import Array
 from softmaxes._backends._sums import (
     Sums,
-    bits_of,
     by_parts,
     free_of_nan,
     lowest,
@@ -135,7 +134,7 @@ def terms(x: Array, out: Array | None, *, masked: bool = False) -> Array:
 
 def _keep_bits(where: Array, x: Array, bits: Array, z: Array) -> None:
     """Write x, with 0 where a mask is False, and the bits of the mask."""
-    bits[...] = bits_of(where, x.dtype)
+    bits[...] = np.negative(where.view(np.int8))  # whose sign fills all of them
     np.bitwise_and(x.view(bits.dtype), bits, out=z.view(bits.dtype))
 
 

@@ -22,7 +22,6 @@ __all__ = [
     "TILE",
     "Formula",
     "Sums",
-    "bits_of",
     "by_parts",
     "free_of_nan",
     "kept",
@@ -147,12 +146,6 @@ def _keep(x: Array, where: Array, out: Array) -> None:
     np.subtract(where, x.dtype.type(0.5), out=out)
     out *= x.dtype.type(np.inf)
     np.fmin(x, out, out=out)
-
-
-def bits_of(where: Array, dtype: Any) -> Array:
-    """Return integers as long as the dtype, all bits of which are set where a mask is True."""
-    bits = where.view(np.int8).astype(f"i{dtype.itemsize}")
-    return np.negative(bits, out=bits)
 
 
 def top(x: Array) -> Array:
