@@ -233,6 +233,25 @@ def test_a_row_of_many_is_not_shared_again(function, monkeypatch):
 
 
 @pytest.mark.skipif(loops() is not None, reason="their threads are not ours")
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("function", [sm.softmax, sm.logsumexp])
+def test_all_threads_work_on_fewer_long_slices(function, axis, monkeypatch):
+    used, shape = threads_used(monkeypatch), (3, LONG) if axis else (3, _sums.TILE // 16, 64)
+    monkeypatch.setenv("SOFTMAXES_NUM_THREADS", "4")
+    function(np.random.default_rng(9).normal(size=shape), axis=1)
+    assert len(used) == 4
+
+
+def test_subnormal_scores_raise_no_error_state():
+    for shape in (3,), (4, 5), (300, 300):
+        x = np.full(shape, 1e-40, "float32")
+        for axis in 0, -1:
+            with np.errstate(all="raise"):
+                p = sm.softmax(x, axis=axis)
+            np.testing.assert_allclose(p, 1 / shape[axis], 1e-6)
+
+
+@pytest.mark.skipif(loops() is not None, reason="their threads are not ours")
 @pytest.mark.parametrize("function", [sm.softmax, sm.logsumexp])
 def test_the_threads_of_a_pass_stay_for_the_next_and_end_with_the_call(function, monkeypatch):
     monkeypatch.setenv("SOFTMAXES_NUM_THREADS", "3")
@@ -622,6 +641,8 @@ def test_code_that_is_kept_at_once_is_never_taken_for_another(tmp_path, monkeypa
     one.save("a kind", "code")
     assert one.load("a kind") in (None, "code")
     assert other.load("its kind") == "its code"
+    _Files(str(tmp_path), "loop", "another stamp").save("a kind", "newer code")
+    assert len(list(tmp_path.iterdir())) == 2  # of which one is the index
 
 
 @pytest.mark.skipif(loops() is not None, reason="Numba is there")

@@ -38,11 +38,16 @@ def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:
     """Write the results of the columns of matrices to out, and return for which they are right."""
     x = arrays.x
     matrices, n, width = x.shape
-    are_right = np.empty((1, matrices, width), bool)
+    # From here on the slices lie along the first axis; of `are_right`, that is the one that is reduced.
+    x, out, are_right = (
+        np.moveaxis(x, 1, 0),
+        np.moveaxis(out, 1, 0),
+        np.empty((1, matrices, width), bool),
+    )
 
     def work(part: tuple[slice, slice]) -> None:
-        some = (slice(None), *part)  # from here on slices lie along the first axis
-        are_right[some] = _columns(f, np.moveaxis(x, 1, 0)[some], np.moveaxis(out, 1, 0)[some])
+        some = (slice(None), *part)
+        are_right[some] = _columns(f, x[some], out[some])
 
     several, wide = max(1, TILE // (n * width)), max(AT_ONCE, TILE // n)
     step = width if width < 2 * wide else wide
@@ -51,7 +56,7 @@ def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:
         for i in range(0, matrices, several)
         for j in range(0, width, step)
     ]
-    each(work, parts, are_heavy=True)
+    each(work, parts, are_heavy=True, have_parts=n * width > TILE)
     return are_right[0]
 
 

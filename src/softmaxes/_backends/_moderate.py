@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 FEW = 1 << 17  # entries, up to which the calls of NumPy count as much as the work they do
-
 AT_ONCE = 1 << 16  # entries of terms that are not kept
 
 # So far below the largest number that in float32 a sum of e^26 exponentials does not reach it.
@@ -70,8 +69,12 @@ def of_few(f: Callable[..., Array], x: Array) -> Array | None:
     bound = BOUNDS[x.dtype] / 4.0
     if not (x.item(x.argmax()) <= bound and x.item(x.argmin()) >= -bound):
         return None
-    x = x.reshape(-1, x.shape[-1])
-    place, found = top(x), np.exp(x)
+    try:
+        found = np.exp(x)
+    except FloatingPointError:  # of a subnormal score, on some processors
+        return None
+    x, found = x.reshape(-1, x.shape[-1]), found.reshape(-1, x.shape[-1])
+    place = top(x)
     maximum = x.reshape(-1)[place][:, None]
     largest, rest = others(found, place)
     s = Sums(x, found, maximum, largest[:, None], rest, np.True_, is_shifted=False)

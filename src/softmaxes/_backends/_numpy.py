@@ -36,7 +36,7 @@ __all__ = [
 
 SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
 FULL = 64  # columns, from which on several small matrices of them take less time than rows
-MATRIX = 1 << 13  # entries of a matrix, from which on fewer columns do
+MATRIX = 1 << 13  # entries of a matrix, from which on fewer columns do, where a loop takes those
 COPIED = 2048  # slices, up to which a copy of few entries to rows takes less than NumPy's calls for columns
 
 
@@ -274,7 +274,7 @@ def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State
     work = partial(_plain, f, call, (Arrays(x, where), *state), out)
     parts = _tiles(len(x), x.shape[-1], TILE) if state else _parts(x, call)  # no loop takes a state
     with np.errstate(all="ignore"):
-        each(work, parts, are_heavy=True)
+        each(work, parts, are_heavy=True, have_parts=x.shape[-1] > TILE)
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
 
 

@@ -52,7 +52,10 @@ def _of_row(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | No
         maximum = x.item(place)
         if not (maximum <= bound and x.item(x.argmin()) >= -bound and x.flags.c_contiguous):
             return None
-        terms = np.exp(x)
+        try:
+            terms = np.exp(x)
+        except FloatingPointError:  # of a subnormal score, on some processors
+            return None
         largest = terms[place]
         terms[place] = 0.0
         y: Array = result(x, terms, place, maximum, largest, np.add.reduce(terms))

@@ -56,13 +56,25 @@ class beside_threads_that_stay:  # noqa: N801  a context
 
 def workers_of(parts: int, *, are_heavy: bool = False) -> int:
     """Return the number of threads that work so many parts: one where there are few."""
+    # Light parts too are worth threads that have been started.
     few = 2 if _keeps_threads() else FEW_HEAVY if are_heavy or _has_started() else FEW
     return 1 if parts < few else allowed()
 
 
-def each(work: Callable[[Any], Any], parts: list[Any], *, are_heavy: bool = False) -> list[Any]:
-    """Return the work done on each of the parts, in their order."""
-    if (workers := workers_of(len(parts), are_heavy=are_heavy)) < 2:
+def each(
+    work: Callable[[Any], Any],
+    parts: list[Any],
+    *,
+    are_heavy: bool = False,
+    have_parts: bool = False,
+) -> list[Any]:
+    """
+    Return the work done on each of the parts, in their order.
+
+    Where the parts have such parts themselves, and are fewer than the threads, those are shared instead.
+    """
+    workers = workers_of(len(parts), are_heavy=are_heavy)
+    if workers < 2 or (have_parts and len(parts) < workers):
         return [work(part) for part in parts]
     results, left, lock = [None] * len(parts), iter(range(len(parts))), threading.Lock()
     done: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -86,7 +98,7 @@ def each(work: Callable[[Any], Any], parts: list[Any], *, are_heavy: bool = Fals
             return error
         return None
 
-    together(workers, share)
+    together(min(workers, len(parts)), share)
     errors = [done.get() for _ in parts]  # who comes too late for a part is not waited for
     for error in filter(None, errors):
         raise error
@@ -108,28 +120,29 @@ def _threads(workers: int) -> Any:
     """Return what starts work beside this thread; all ends with the call: nothing is left for a fork to copy."""
     if _keeps_threads():
         return nullcontext(_kept_threads(workers, os.getpid()))
-    if (crew := getattr(_here, "crew", None)) is None:
+    if (ours := getattr(_here, "crew", None)) is None:
         return _new_threads(workers)
-    if workers not in crew.starts:
-        crew.starts[workers] = crew.enter_context(_new_threads(workers))
-    return nullcontext(crew.starts[workers])
+    if ours.start is None:
+        # None is started before there is work for it, and the next pass may have more.
+        ours.start = ours.enter_context(_new_threads(max(workers, allowed() - 1)))
+    return nullcontext(ours.start)
 
 
 def _has_started() -> bool:
-    crew = getattr(_here, "crew", None)
-    return crew is not None and len(crew.starts) > 0
+    ours = getattr(_here, "crew", None)
+    return ours is not None and ours.start is not None
 
 
 class crew(ExitStack):  # noqa: N801  a context
     """Let the threads that one `each` starts stay for the next, until the call ends."""
 
     def __enter__(self) -> Self:
-        self.starts: dict[int, Callable[..., Any]] = {}
-        self.outer, _here.crew = getattr(_here, "crew", None), self
+        self.start: Callable[..., Any] | None = None
+        _here.crew = self
         return self
 
     def __exit__(self, *error: object) -> bool | None:
-        _here.crew = self.outer
+        _here.crew = None
         return super().__exit__(*error)  # type: ignore[arg-type]
 
 

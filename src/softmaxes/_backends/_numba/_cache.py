@@ -8,6 +8,7 @@ in each process: it would find nothing again, or what was made of other files.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -46,6 +47,14 @@ class _Files(IndexDataCacheFile):
     Numba counts them, so that processes that compile at once may write different code to one file. So one
     may forget the other's, and compiles again, but never takes it for its own.
     """
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        super()._save_index(overloads)
+        folder, known = Path(self._cache_path), set(overloads.values())
+        for file in folder.glob(self._index_name.removesuffix(".nbi") + ".*.nbc"):
+            if file.name not in known:  # of other sources, mostly
+                with suppress(OSError):
+                    file.unlink()
 
     def _data_name(self, number: int) -> str:
         return f"{self._index_name.removesuffix('.nbi')}.{uuid4().hex}.nbc"
