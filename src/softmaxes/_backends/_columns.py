@@ -36,14 +36,9 @@ Terms: TypeAlias = Callable[[Array, Array | None], Array]
 
 def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:
     """Write the results of the columns of matrices to out, and return for which they are right."""
-    x = arrays.x
-    matrices, n, width = x.shape
-    # From here on the slices lie along the first axis; of `are_right`, that is the one that is reduced.
-    x, out, are_right = (
-        np.moveaxis(x, 1, 0),
-        np.moveaxis(out, 1, 0),
-        np.empty((1, matrices, width), bool),
-    )
+    x, out = (np.moveaxis(a, 1, 0) for a in (arrays.x, out))  # from here on slices lie along axis 0
+    n, matrices, width = x.shape
+    are_right = np.empty((1, matrices, width), bool)
 
     def work(part: tuple[slice, slice]) -> None:
         some = (slice(None), *part)

@@ -118,13 +118,13 @@ def together(workers: int, f: Callable[..., Any], *arguments: Any) -> None:
 
 def _threads(workers: int) -> Any:
     """Return what starts work beside this thread; all ends with the call: nothing is left for a fork to copy."""
+    most = max(workers, allowed() - 1)  # as the next pass may have more parts
     if _keeps_threads():
-        return nullcontext(_kept_threads(workers, os.getpid()))
+        return nullcontext(_kept_threads(most, os.getpid()))
     if (ours := getattr(_here, "crew", None)) is None:
         return _new_threads(workers)
     if ours.start is None:
-        # None is started before there is work for it, and the next pass may have more.
-        ours.start = ours.enter_context(_new_threads(max(workers, allowed() - 1)))
+        ours.start = ours.enter_context(_new_threads(most))
     return nullcontext(ours.start)
 
 
