@@ -209,7 +209,7 @@ def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
     longest = (loops() or _columns).LONGEST.get(last_name(x.dtype), 0)
     if not are_adjacent or not 1 < n <= longest or columns < (loops() or _columns).WIDE:
         return None
-    return size if columns >= FULL or n * columns >= min(x.size, MATRIX) else None
+    return size if columns >= FULL or n * columns >= min(math.prod(size), MATRIX) else None
 
 
 def _across(x: Array, axis: Axes) -> tuple[int, int, int]:
