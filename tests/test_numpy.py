@@ -20,6 +20,8 @@ from softmaxes._arrays import Arrays
 from softmaxes._backends import _columns, _moderate, _numpy, _ordinary, _sums, _threads
 from softmaxes._backends._compiled import loops
 
+on_our_threads = pytest.mark.skipif(loops() is not None, reason="their threads are not ours")
+
 LARGE = (700, 1500)  # several tiles
 LONG = 3 * _sums.TILE + 5
 
@@ -219,7 +221,7 @@ def test_no_threads_are_started_where_others_share_the_work(function, scores, mo
     assert len(used) > 1
 
 
-@pytest.mark.skipif(loops() is not None, reason="their threads are not ours")
+@on_our_threads
 @pytest.mark.parametrize("function", [sm.softmax, sm.logsumexp])
 def test_a_row_of_many_is_not_shared_again(function, monkeypatch):
     monkeypatch.setenv("SOFTMAXES_NUM_THREADS", "2")
@@ -232,7 +234,7 @@ def test_a_row_of_many_is_not_shared_again(function, monkeypatch):
     assert len(started) > 1
 
 
-@pytest.mark.skipif(loops() is not None, reason="their threads are not ours")
+@on_our_threads
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("function", [sm.softmax, sm.logsumexp])
 def test_all_threads_work_on_fewer_long_slices(function, axis, monkeypatch):
@@ -251,7 +253,7 @@ def test_subnormal_scores_raise_no_error_state():
             np.testing.assert_allclose(p, 1 / shape[axis], 1e-6)
 
 
-@pytest.mark.skipif(loops() is not None, reason="their threads are not ours")
+@on_our_threads
 @pytest.mark.parametrize("function", [sm.softmax, sm.logsumexp])
 def test_the_threads_of_a_pass_stay_for_the_next_and_end_with_the_call(function, monkeypatch):
     monkeypatch.setenv("SOFTMAXES_NUM_THREADS", "3")
@@ -439,13 +441,18 @@ def test_few_slices_along_any_axis_have_the_bits_of_rows(function, dtype):
     for shape, axis in ((10, 100), 0), ((4, 10, 16), 1), ((5, 6, 7), (0, 2)), ((3000, 3, 2), 1):
         for scale in 1, 1000:
             x = np.random.default_rng(26).normal(scale=scale, size=shape).astype(dtype)
-            axes = axis if isinstance(axis, tuple) else (axis,)
-            last = tuple(range(-len(axes), 0))
-            expected = function(np.ascontiguousarray(np.moveaxis(x, axes, last)), axis=last)
-            for order in "CF":
-                found = function(np.asarray(x, order=order), axis=axis)
-                found = found if function is sm.logsumexp else np.moveaxis(found, axes, last)
-                np.testing.assert_array_equal(found, expected)
+            assert_bits_of_rows(function, x, axis)
+
+
+def assert_bits_of_rows(function, x, axis):
+    """Check that slices of an array have the bits of contiguous rows, in either order of memory."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    last = tuple(range(-len(axes), 0))
+    expected = function(np.ascontiguousarray(np.moveaxis(x, axes, last)), axis=last)
+    for order in "CF":
+        found = function(np.asarray(x, order=order), axis=axis)
+        found = found if function is sm.logsumexp else np.moveaxis(found, axes, last)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_probabilities_of_few_slices_lie_in_memory_as_the_scores_do():
@@ -460,12 +467,7 @@ def test_probabilities_of_few_slices_lie_in_memory_as_the_scores_do():
 def test_columns_of_adjacent_axes_have_the_same_bits_as_rows(function):
     x = np.random.default_rng(12).normal(size=(16, 4, 5, 6, 7))
     for axis in (1, 2), (2, 1), (1, 3), (1,):
-        last = tuple(range(-len(axis), 0))
-        expected = function(np.ascontiguousarray(np.moveaxis(x, axis, last)), axis=last)
-        for order in "CF":
-            y = function(np.asarray(x, order=order), axis=axis)
-            y = y if function is sm.logsumexp else np.moveaxis(y, axis, last)
-            np.testing.assert_array_equal(y, expected)
+        assert_bits_of_rows(function, x, axis)
     wide = np.random.default_rng(13).normal(size=(3, 20000)).astype("float32")
     np.testing.assert_array_equal(function(wide, axis=0).T, function(wide.T.copy(), axis=-1))
 

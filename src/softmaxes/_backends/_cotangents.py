@@ -43,8 +43,7 @@ def of_rows(f: Any, p: Array, arrays: Arrays, u: Array) -> tuple[Array, Array | 
     largest = p.reshape(-1)[place]
     is_dominant = largest > 0.5
     g = FORMULAS[f].of(p, u, np.where(is_dominant, u.reshape(-1)[place], 0.0)[:, None])
-    _, rest = others(g, place)
-    rest = rest[:, 0]
+    rest = others(g, place)[:, 0]
     flat = g.reshape(-1)
     flat[place] = np.where(is_dominant, -rest, flat[place])  # the sum of all is 0
     return g, np.isfinite(rest) & (largest > 0.0)

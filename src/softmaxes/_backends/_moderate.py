@@ -66,18 +66,16 @@ def sums_of_kept(where: Array, x: Array, out: Array | None) -> Sums:
 
 def of_few(f: Callable[..., Array], x: Array) -> Array | None:
     """Return the result of a few rows, if all are so moderate that no error state is raised."""
-    bound = BOUNDS[x.dtype] / 4.0
+    x, bound = x.reshape(-1, x.shape[-1]), BOUNDS[x.dtype] / 4.0
     if not (x.item(x.argmax()) <= bound and x.item(x.argmin()) >= -bound):
         return None
     try:
         found = np.exp(x)
     except FloatingPointError:  # of a subnormal score, on some processors
         return None
-    x, found = x.reshape(-1, x.shape[-1]), found.reshape(-1, x.shape[-1])
     place = top(x)
-    maximum = x.reshape(-1)[place][:, None]
-    largest, rest = others(found, place)
-    s = Sums(x, found, maximum, largest[:, None], rest, np.True_, is_shifted=False)
+    maximum, largest = x.reshape(-1)[place][:, None], found.reshape(-1)[place][:, None]
+    s = Sums(x, found, maximum, largest, others(found, place), np.True_, is_shifted=False)
     return s.result(f).astype(x.dtype, copy=False)
 
 

@@ -168,13 +168,14 @@ def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) 
     if not x.dtype == call.dtype == call.working:
         return None
     moved = _slices_last(x, call.axis, x.ndim)
-    if not moved.flags.c_contiguous and x.size > COPIED * math.prod(x.shape[a] for a in call.axis):
+    lies_in_rows, n = moved.flags.c_contiguous, math.prod(x.shape[a] for a in call.axis)
+    if not lies_in_rows and x.size > COPIED * n:
         return None
     y = _moderate.of_few(f, np.ascontiguousarray(_matrix(moved, moved.shape, len(call.axis))))
     if y is None:
         return None
     y = _as_they_were(y, moved.shape, call.axis, reduced=FORMULAS[f].reduces)
-    if moved.flags.c_contiguous or FORMULAS[f].reduces:
+    if lies_in_rows or FORMULAS[f].reduces:
         return y
     out = np.empty_like(x)  # in memory as x
     out[...] = y
@@ -206,10 +207,10 @@ def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
     """Return the shape of matrices whose columns are the slices; None where their rows are not wide."""
     _, n, columns = size = _across(x, axis)
     are_adjacent = axis == tuple(range(axis[0], axis[-1] + 1))
-    longest = (loops() or _columns).LONGEST.get(last_name(x.dtype), 0)
-    if not are_adjacent or not 1 < n <= longest or columns < (loops() or _columns).WIDE:
-        return None
-    return size if columns >= FULL or n * columns >= min(math.prod(size), MATRIX) else None
+    by = loops() or _columns
+    wide = by.WIDE if n * columns >= min(math.prod(size), MATRIX) else FULL
+    is_taken = are_adjacent and 1 < n <= by.LONGEST.get(last_name(x.dtype), 0) and columns >= wide
+    return size if is_taken else None
 
 
 def _across(x: Array, axis: Axes) -> tuple[int, int, int]:

@@ -186,26 +186,26 @@ def with_others(
     n = rows[0].shape[-1]
     if n <= TILE:
         found = terms(*rows, out)
-        return found, others(found, top)[1]
+        return found, others(found, top)
 
     def of_part(start: int) -> Array:
         stop = min(start + TILE, n)
         some = terms(*(a if a is None else a[:, start:stop] for a in (*rows, out)))
-        return others(some, top[(start <= top) & (top < stop)] - start)[1]
+        return others(some, top[(start <= top) & (top < stop)] - start)
 
     # The parts are the same for every number of threads, and so are the bits.
     found = np.concatenate(each(of_part, list(range(0, n, TILE)), are_heavy=True), -1)
     return out, np.add.reduce(found, -1, keepdims=True)
 
 
-def others(terms: Array, top: Array) -> tuple[Array, Array]:
-    """Return the terms of the first maxima, and the sum of all others; NaN where a term is."""
+def others(terms: Array, top: Array) -> Array:
+    """Return the sum of the terms without those of the first maxima; NaN where a term is."""
     flat = terms.reshape(-1)
     largest = flat[top]
     flat[top] = 0.0
     total = _reduced(np.add, terms)
     flat[top] = largest
-    return largest, total
+    return total
 
 
 def _reduced(f: np.ufunc, a: Array) -> Array:

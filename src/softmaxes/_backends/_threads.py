@@ -34,7 +34,16 @@ class Team(NamedTuple):
     limit: Callable[[], int]  # of the number of threads
 
 
-_here = threading.local()
+class _Here(threading.local):
+    """What is so on this thread, of a call under way."""
+
+    team: Team | None = None
+    keeps_threads = False
+    crew: crew | None = None
+    shares = False  # parts, which are not to be shared again
+
+
+_here = _Here()
 
 
 class beside_threads_that_stay:  # noqa: N801  a context
@@ -76,6 +85,11 @@ def each(
     workers = workers_of(len(parts), are_heavy=are_heavy)
     if workers < 2 or (have_parts and len(parts) < workers):
         return [work(part) for part in parts]
+    return _shared(work, parts, min(workers, len(parts)))
+
+
+def _shared(work: Callable[[Any], Any], parts: list[Any], workers: int) -> list[Any]:
+    """Return the work done on each of the parts, on so many threads."""
     results, left, lock = [None] * len(parts), iter(range(len(parts))), threading.Lock()
     done: SimpleQueue[BaseException | None] = SimpleQueue()
 
@@ -98,7 +112,7 @@ def each(
             return error
         return None
 
-    together(min(workers, len(parts)), share)
+    together(workers, share)
     errors = [done.get() for _ in parts]  # who comes too late for a part is not waited for
     for error in filter(None, errors):
         raise error
@@ -121,7 +135,7 @@ def _threads(workers: int) -> Any:
     most = max(workers, allowed() - 1)  # as the next pass may have more parts
     if _keeps_threads():
         return nullcontext(_kept_threads(most, os.getpid()))
-    if (ours := getattr(_here, "crew", None)) is None:
+    if (ours := _here.crew) is None:
         return _new_threads(workers)
     if ours.start is None:
         ours.start = ours.enter_context(_new_threads(most))
@@ -129,8 +143,7 @@ def _threads(workers: int) -> Any:
 
 
 def _has_started() -> bool:
-    ours = getattr(_here, "crew", None)
-    return ours is not None and ours.start is not None
+    return _here.crew is not None and _here.crew.start is not None
 
 
 class crew(ExitStack):  # noqa: N801  a context
@@ -174,17 +187,17 @@ def _carry_out(f: Callable[..., Any], *arguments: Any) -> None:
 
 def lent_team() -> Team | None:
     """Return the threads that the library of this call lends, if it does."""
-    return getattr(_here, "team", None)
+    return _here.team
 
 
 def _keeps_threads() -> bool:
-    return getattr(_here, "keeps_threads", False)
+    return _here.keeps_threads
 
 
 def allowed() -> int:
     """Return the number of threads to use: one where others already share the work."""
     is_free = _keeps_threads() or threading.current_thread() is threading.main_thread()
-    if not is_free or getattr(_here, "shares", False) or _is_worker(os.getpid()):
+    if not is_free or _here.shares or _is_worker(os.getpid()):
         return 1
     own, team = os.environ.get("SOFTMAXES_NUM_THREADS"), lent_team()
     if own is not None and not (own.isdecimal() and int(own) > 0):
