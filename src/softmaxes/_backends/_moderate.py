@@ -15,6 +15,7 @@ import numpy as np
 from softmaxes._arrays import Array
 from softmaxes._backends._sums import (
     Sums,
+    bits_of,
     by_parts,
     free_of_nan,
     lowest,
@@ -43,11 +44,11 @@ BOUNDS = {np.dtype(t): 0.7 * math.log(np.finfo(t).max) for t in (np.float32, np.
 STALLS = (np.dtype(np.float64),)
 
 
-def sums(x: Array, out: Array | None) -> Sums:
-    """Return the sums of rows, with the terms in out if there is one."""
+def sums(x: Array, out: Array | None, *, cut: int = 0) -> Sums:
+    """Return the sums of rows, of which a mask has cut so many scores out, with the terms in out if there is one."""
     place = top(x)
     maximum = x.reshape(-1)[place][:, None]
-    are_right = _are_in_bounds(maximum, x)
+    are_right = _are_in_bounds(maximum, x, cut)
     masked = x.dtype in STALLS and bool(lowest(x) == -np.inf)
     return _sums(partial(terms, masked=masked), place, maximum, are_right, out, x)
 
@@ -58,7 +59,7 @@ def sums_of_kept(where: Array, x: Array, out: Array | None) -> Sums:
     by_parts(_keep_bits, where, x, bits, z)
     place = top(z)
     maximum = z.reshape(-1)[place][:, None]  # of what is kept, if it exceeds the 0 of what is not
-    are_right = _are_in_bounds(maximum, z) & (maximum > 0.0)
+    are_right = _are_in_bounds(maximum, z, cut=0) & (maximum > 0.0)
     stalls_less = x.dtype in STALLS and lowest(x) >= -BOUNDS[x.dtype]
     scores = x if stalls_less else z
     return _sums(_terms_of_kept, place, maximum, are_right, out, scores, bits)
@@ -85,11 +86,13 @@ def are_in_bounds(maximum: Array, lowest: Array) -> Array:
     return (np.abs(maximum) <= bound) & (lowest >= -bound)
 
 
-def _are_in_bounds(maximum: Array, x: Array) -> Array:
-    """Tell which rows are moderate but for the entries -inf or NaN."""
+def _are_in_bounds(maximum: Array, x: Array, cut: int) -> Array:
+    """Tell which rows are moderate but for the entries -inf, of which at least so many are, or NaN."""
     low, bound = lowest(x), BOUNDS[x.dtype]
     if low >= -bound:
         return are_in_bounds(maximum, low)
+    if cut and sum(by_parts(lambda x: np.count_nonzero(x < -bound), x)) == cut:  # these alone
+        return are_in_bounds(maximum, maximum)
     far = by_parts(lambda x: ((x < -bound) & (x > -np.inf)).any(-1, keepdims=True), x)
     return are_in_bounds(maximum, maximum) & ~np.logical_or.reduce(far)
 
@@ -135,8 +138,7 @@ def terms(x: Array, out: Array | None, *, masked: bool = False) -> Array:
 
 def _keep_bits(where: Array, x: Array, bits: Array, z: Array) -> None:
     """Write x, with 0 where a mask is False, and the bits of the mask."""
-    bits[...] = np.negative(where.view(np.int8))  # whose sign fills all of them
-    np.bitwise_and(x.view(bits.dtype), bits, out=z.view(bits.dtype))
+    np.bitwise_and(x.view(bits.dtype), bits_of(where, bits), out=z.view(bits.dtype))
 
 
 def _terms_of_kept(z: Array, bits: Array, out: Array | None) -> Array:

@@ -322,12 +322,14 @@ def _roads(
     if where is not None:
         where = np.broadcast_to(_tile(where, call, rows), x.shape)
     is_simpler = formula.has_scores and call.working not in _moderate.STALLS
+    cut = 0
     if where is not None and (state or is_simpler):
+        cut = x.size - np.count_nonzero(where)
         x, where = kept(x, where), None
     if state:
         given = mapped(partial(_tile, call=call, rows=rows), state[0])
         return x, None, (partial(_ordinary.sums_given, given, has_terms=formula.has_terms),)
-    roads = _moderate.sums, _ordinary.sums
+    roads = partial(_moderate.sums, cut=cut), _ordinary.sums
     return x, where, roads if where is None else (partial(_moderate.sums_of_kept, where), *roads)
 
 
