@@ -29,6 +29,7 @@ __all__ = [
     "FEW",
     "STALLS",
     "are_in_bounds",
+    "are_within",
     "of_few",
     "sums",
     "sums_of_kept",
@@ -48,7 +49,7 @@ def sums(x: Array, out: Array | None, *, cut: int = 0) -> Sums:
     """Return the sums of rows, of which a mask has cut so many scores out, with the terms in out if there is one."""
     place = top(x)
     maximum = x.reshape(-1)[place][:, None]
-    are_right = _are_in_bounds(maximum, x, cut)
+    are_right = are_within(BOUNDS[x.dtype], maximum, x, cut)
     masked = x.dtype in STALLS and bool(lowest(x) == -np.inf)
     return _sums(partial(terms, masked=masked), place, maximum, are_right, out, x)
 
@@ -59,7 +60,7 @@ def sums_of_kept(where: Array, x: Array, out: Array | None) -> Sums:
     by_parts(_keep_bits, where, x, bits, z)
     place = top(z)
     maximum = z.reshape(-1)[place][:, None]  # of what is kept, if it exceeds the 0 of what is not
-    are_right = _are_in_bounds(maximum, z, cut=0) & (maximum > 0.0)
+    are_right = are_within(BOUNDS[x.dtype], maximum, z, cut=0) & (maximum > 0.0)
     stalls_less = x.dtype in STALLS and lowest(x) >= -BOUNDS[x.dtype]
     scores = x if stalls_less else z
     return _sums(_terms_of_kept, place, maximum, are_right, out, scores, bits)
@@ -86,15 +87,15 @@ def are_in_bounds(maximum: Array, lowest: Array) -> Array:
     return (np.abs(maximum) <= bound) & (lowest >= -bound)
 
 
-def _are_in_bounds(maximum: Array, x: Array, cut: int) -> Array:
-    """Tell which rows are moderate but for the entries -inf, of which at least so many are, or NaN."""
-    low, bound = lowest(x), BOUNDS[x.dtype]
+def are_within(bound: float, maximum: Array, x: Array, cut: int) -> Array:
+    """Tell which rows are within bounds but for the entries -inf, of which at least so many are, or NaN."""
+    low, are_high = lowest(x), np.abs(maximum) <= bound
     if low >= -bound:
-        return are_in_bounds(maximum, low)
+        return are_high
     if cut and sum(by_parts(lambda x: np.count_nonzero(x < -bound), x)) == cut:  # these alone
-        return are_in_bounds(maximum, maximum)
+        return are_high
     far = by_parts(lambda x: ((x < -bound) & (x > -np.inf)).any(-1, keepdims=True), x)
-    return are_in_bounds(maximum, maximum) & ~np.logical_or.reduce(far)
+    return are_high & ~np.logical_or.reduce(far)
 
 
 def _sums(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from softmaxes._arrays import Array, Arrays, Axes, Call, last_name, leaves, mapped, quiet
-from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary
+from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary, _tempered
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS, FEW
 from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
@@ -42,11 +42,14 @@ COPIED = 2048  # slices, up to which a copy of few entries to rows takes less th
 
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
-    if f in FORMULAS and np.dtype(call.working) in BOUNDS and _is_plain(*arguments):
-        if (y := _of_few(f, call, *arguments)) is not None:
-            return y
+    if f in FORMULAS and np.dtype(call.working) in BOUNDS and _have_roads(call.axis, *arguments):
+        is_plain = _is_one(arguments[0].temperature)
+        if is_plain:
+            arguments = arguments[0]._replace(temperature=None), *arguments[1:]
+            if (y := _of_few(f, call, *arguments)) is not None:
+                return y
         with crew():
-            if (y := _of_columns(f, call, *arguments)) is not None:
+            if is_plain and (y := _of_columns(f, call, *arguments)) is not None:
                 return y
             return _in_place(f, call, *arguments)
     if f in _cotangents.FORMULAS and (y := _of_pairs(f, call, *arguments)) is not None:
@@ -155,9 +158,16 @@ def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: 
 # Rows of scores without options, most of them ordinary --------------------------------------------
 
 
-def _is_plain(arrays: Any, *_: Any) -> bool:
-    # After the scores and their mask.
-    return all(a is None for a in arrays[2:]) and arrays.x.size > 0
+def _have_roads(axis: Axes, arrays: Any, *state: Any) -> bool:
+    """Tell whether there are scores, and beside them and their mask nothing but one temperature of each slice."""
+    _, _, temperature, *others = arrays
+    if arrays.x.size == 0 or any(a is not None for a in others):
+        return False
+    return temperature is None or (not state and all(temperature.shape[a] == 1 for a in axis))
+
+
+def _is_one(temperature: Array | None) -> bool:
+    return temperature is None or (temperature.size == 1 and temperature.item() == 1.0)
 
 
 def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
@@ -262,21 +272,20 @@ def _write_columns_left(
 
 
 def _in_place(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array:
-    k, where = len(call.axis), arrays.where
     reduces = FORMULAS[f].reduces
     moved = _slices_last(arrays.x, call.axis, arrays.x.ndim)
-    x = _matrix(moved, moved.shape, k)
-    if where is not None:
-        where = _matrix(_slices_last(where, call.axis, moved.ndim), moved.shape, k)
-    if state:
-        state = mapped(partial(_slices_last, axis=call.axis, ndim=moved.ndim), state)
-        state = mapped(partial(_matrix, shape=moved.shape, k=k), state)
+    matrices, _ = _matrices(call, (arrays, *state))
+    x = matrices[0].x
     out = _empty(moved, x, call, reduces=reduces)
-    work = partial(_plain, f, call, (Arrays(x, where), *state), out)
-    parts = _tiles(len(x), x.shape[-1], TILE) if state else _parts(x, call)  # no loop takes a state
+    work = partial(_plain, f, call, matrices, out)
+    parts = _parts(x, call) if _have_loop(*matrices) else _tiles(len(x), x.shape[-1], TILE)
     with np.errstate(all="ignore"):
         each(work, parts, are_heavy=True, have_parts=x.shape[-1] > TILE)
     return _as_they_were(out, moved.shape, call.axis, reduced=reduces)
+
+
+def _have_loop(arrays: Arrays, *state: State) -> bool:
+    return loops() is not None and not state and arrays.temperature is None
 
 
 def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
@@ -289,7 +298,7 @@ def _empty(moved: Array, matrix: Array, call: Call, *, reduces: bool) -> Array:
 
 def _plain(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: Any) -> None:
     """Write the results of some rows, of each by the first of the roads that is right for it."""
-    if loops() is not None and len(matrices) == 1:
+    if _have_loop(*matrices):
         _by_loops(loops().rows, f, call, matrices, out, rows)
         return
     x, where, roads = _roads(f, call, matrices, rows)
@@ -323,12 +332,15 @@ def _roads(
         where = np.broadcast_to(_tile(where, call, rows), x.shape)
     is_simpler = formula.has_scores and call.working not in _moderate.STALLS
     cut = 0
-    if where is not None and (state or is_simpler):
+    if where is not None and (state or is_simpler or arrays.temperature is not None):
         cut = x.size - np.count_nonzero(where)
         x, where = kept(x, where), None
     if state:
         given = mapped(partial(_tile, call=call, rows=rows), state[0])
         return x, None, (partial(_ordinary.sums_given, given, has_terms=formula.has_terms),)
+    if arrays.temperature is not None:
+        temperature = _tile(arrays.temperature, call, rows)
+        return x, None, (partial(_tempered.sums, temperature, cut=cut),)
     roads = partial(_moderate.sums, cut=cut), _ordinary.sums
     return x, where, roads if where is None else (partial(_moderate.sums_of_kept, where), *roads)
 

@@ -16,7 +16,7 @@ from softmaxes._arrays import Array
 from softmaxes._backends._sums import Sums, by_parts, free_of_nan, lowest, top, with_others
 from softmaxes._states import State
 
-__all__ = ["sums", "sums_given", "terms"]
+__all__ = ["gaps", "sums", "sums_given", "terms"]
 
 LONG = 1024  # entries of a row, beside which what is done once for each row counts little
 
@@ -43,9 +43,7 @@ def sums_given(state: State, x: Array, out: Array, *, has_terms: bool) -> Sums:
 
 def terms(maximum: Array, x: Array, out: Array | None, *, masked: bool) -> Array:
     """Return the terms, in out where there is one."""
-    error, part = np.empty_like(x), np.empty_like(x)
-    z = np.subtract(x, maximum, out=out)
-    _error(x, maximum, z, error, part)
+    z, error, _ = gaps(maximum, x, out)
     if masked:
         z += error  # at most half an ulp, so this makes NaN of -inf, of which exp takes seven times as long
     np.exp(z, out=z)
@@ -54,6 +52,14 @@ def terms(maximum: Array, x: Array, out: Array | None, *, masked: bool) -> Array
     if masked:
         free_of_nan(z)
     return z
+
+
+def gaps(maximum: Array, x: Array, out: Array | None) -> tuple[Array, Array, Array]:
+    """Return z = x - M, in out where there is one, its error, and room for as many numbers."""
+    error, part = np.empty_like(x), np.empty_like(x)
+    z = np.subtract(x, maximum, out=out)
+    _error(x, maximum, z, error, part)
+    return z, error, part
 
 
 def _error(x: Array, maximum: Array, z: Array, error: Array, part: Array) -> None:

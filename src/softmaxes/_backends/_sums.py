@@ -51,6 +51,7 @@ class Sums(NamedTuple):
     rest: Array
     are_right: Array
     is_shifted: bool = True
+    temperature: Array | None = None
 
     @property
     def excess(self) -> Array:
@@ -105,6 +106,8 @@ def _log_of_largest(s: Sums) -> Array:
 
 def _log_softmax(s: Sums, largest: Array, x: Array, terms: Array) -> None:
     np.subtract(s.maximum, x, out=terms)
+    if s.temperature is not None:
+        terms /= s.temperature
     np.subtract(largest, terms, out=terms)
 
 
