@@ -15,7 +15,7 @@ from softmaxes import _rules
 from softmaxes._arrays import Array, Arrays
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS
-from softmaxes._backends._sums import others, top
+from softmaxes._backends._sums import added, others, top
 
 __all__ = ["FORMULAS", "are_pairs", "of_rows"]
 
@@ -51,13 +51,13 @@ def of_rows(f: Any, p: Array, arrays: Arrays, u: Array) -> tuple[Array, Array | 
 
 def _of_softmax(p: Array, u: Array, u_dominant: Array) -> Array:
     w = u - u_dominant
-    w -= np.add.reduce(p * w, -1, keepdims=True)
+    w -= added(p * w).astype(w.dtype, copy=False)
     w *= p
     return w
 
 
 def _of_log_softmax(p: Array, u: Array, u_dominant: Array) -> Array:
-    g = p * np.add.reduce(u, -1, keepdims=True)
+    g = p * added(u).astype(u.dtype, copy=False)
     return np.subtract(u, g, out=g)
 
 

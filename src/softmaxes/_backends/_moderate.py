@@ -14,6 +14,7 @@ import numpy as np
 
 from softmaxes._arrays import Array
 from softmaxes._backends._sums import (
+    AT_ONCE,
     Sums,
     bits_of,
     by_parts,
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 FEW = 1 << 17  # entries, up to which the calls of NumPy count as much as the work they do
-AT_ONCE = 1 << 16  # entries of terms that are not kept
 
 # So far below the largest number that in float32 a sum of e^26 exponentials does not reach it.
 BOUNDS = {np.dtype(t): 0.7 * math.log(np.finfo(t).max) for t in (np.float32, np.float64)}

@@ -166,6 +166,12 @@ def _have_roads(axis: Axes, arrays: Any, *state: Any) -> bool:
     return temperature is None or (not state and all(temperature.shape[a] == 1 for a in axis))
 
 
+def _are_plain(arrays: Arrays, *_: Any) -> bool:
+    return arrays.x.size > 0 and all(
+        a is None for a in arrays[2:]
+    )  # after the scores and their mask
+
+
 def _is_one(temperature: Array | None) -> bool:
     return temperature is None or (temperature.size == 1 and temperature.item() == 1.0)
 
@@ -401,7 +407,7 @@ def as_rows(
     if known is None or not all(_is_read(a, call) for a in (first, *others)):
         return None
     is_pair = f in _cotangents.FORMULAS
-    is_plain = _cotangents.are_pairs(f, *arguments) if is_pair else _is_plain(*arguments)
+    is_plain = _cotangents.are_pairs(f, *arguments) if is_pair else _are_plain(*arguments)
     return known if is_plain else None
 
 

@@ -46,6 +46,12 @@ def _of_rows(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
 
 def _of_row(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | None]:
     result, bound = FORMULAS[f], BOUNDS[call.dtype.type]
+    # A number of Python, which is a double, where it would be in float64.
+    add = (
+        np.add.reduce
+        if call.shape[0] <= _sums.EIGHT
+        else lambda terms: _sums.added(terms[None]).item()
+    )
 
     def of_row(x: Array) -> Array | None:
         place = x.argmax()
@@ -58,7 +64,7 @@ def _of_row(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | No
             return None
         largest = terms[place]
         terms[place] = 0.0
-        y: Array = result(x, terms, place, maximum, largest, np.add.reduce(terms))
+        y: Array = result(x, terms, place, maximum, largest, add(terms))
         return y
 
     return of_row

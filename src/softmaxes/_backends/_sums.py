@@ -18,21 +18,33 @@ from softmaxes._arrays import Array
 from softmaxes._backends._threads import each
 
 __all__ = [
+    "AT_ONCE",
+    "EIGHT",
     "FORMULAS",
     "TILE",
     "Formula",
     "Sums",
+    "added",
+    "added_over",
     "bits_of",
     "by_parts",
     "free_of_nan",
+    "halved",
     "kept",
     "lowest",
     "others",
+    "parts_of",
     "top",
     "with_others",
 ]
 
 TILE = 1 << 18  # entries of rows that are worked in place, and of a part of a longer row
+EIGHT = 8  # running sums, in which NumPy adds a row, if it has as many entries
+FEW = 32  # entries that NumPy may add in its own order
+SHORT = 2048  # entries of float32 that it may add in float64
+PARTS = 64  # of what is added by halves, at most
+BUFFER = 512  # entries
+AT_ONCE = 1 << 17  # entries of which something is made that takes memory
 
 # With the number 0, fmax takes three times as long.
 ZEROS = {np.dtype(t): np.zeros(TILE, t) for t in (np.float32, np.float64)}
@@ -90,7 +102,7 @@ class Formula(NamedTuple):
 
 
 def _total(s: Sums) -> Array:
-    return s.largest + s.rest
+    return s.largest + s.rest.astype(s.x.dtype, copy=False)
 
 
 def _softmax(s: Sums, total: Array, x: Array, terms: Array) -> None:
@@ -200,26 +212,89 @@ def with_others(
     n = rows[0].shape[-1]
     if n <= TILE:
         found = terms(*rows, out)
-        return found, others(found, top)
+        return found, others(found, top, are_spare=out is None)
 
     def of_part(start: int) -> Array:
         stop = min(start + TILE, n)
         some = terms(*(a if a is None else a[:, start:stop] for a in (*rows, out)))
-        return others(some, top[(start <= top) & (top < stop)] - start)
+        here = top[(start <= top) & (top < stop)] - start
+        return others(some, here, are_spare=out is None)
 
     # The parts are the same for every number of threads, and so are the bits.
     found = np.concatenate(each(of_part, list(range(0, n, TILE)), are_heavy=True), -1)
-    return out, np.add.reduce(found, -1, keepdims=True)
+    return out, added(found)
 
 
-def others(terms: Array, top: Array) -> Array:
+def others(terms: Array, top: Array, *, are_spare: bool = False) -> Array:
     """Return the sum of the terms without those of the first maxima; NaN where a term is."""
     flat = terms.reshape(-1)
     largest = flat[top]
     flat[top] = 0.0
-    total = _reduced(np.add, terms)
+    total = added(terms, are_spare=are_spare)
     flat[top] = largest
     return total
+
+
+def added(rows: Array, *, are_spare: bool = False) -> Array:
+    """Return the sum of each row, as `added_over` adds it, which may overwrite what is spare."""
+    many, n = rows.shape
+    if n <= EIGHT:
+        return np.add.reduce(rows, -1, keepdims=True)
+    step = max(1, AT_ONCE // n)
+    if are_spare or step >= many:
+        return added_over(np.moveaxis(rows, -1, 0), _of_rows, are_spare=are_spare)[:, None]
+    return np.concatenate([added(rows[i : i + step]) for i in range(0, many, step)])
+
+
+def _of_rows(a: Array, dtype: Any) -> Array:
+    return np.add.reduce(a, 0, dtype)
+
+
+def added_over(a: Array, total: Callable[[Array, Any], Array], *, are_spare: bool = False) -> Array:
+    """
+    Return the sum over the first axis: by halves, down to few entries, and of float32 these in float64.
+
+    NumPy, whose order `total(a, dtype)` has, adds up to sixteen entries one after the other. Where one is
+    large, and each of the others a little less than half an ulp of it, all others are lost. By halves,
+    what is added doubles each time.
+    """
+    n = len(a)
+    if n <= EIGHT:
+        return total(a, a.dtype)
+    parts = parts_of(n, a.dtype)
+    if parts > 1:
+        whole = n - n % parts
+        of_parts = halved(a[:whole].reshape(parts, -1, *a.shape[1:]), are_spare=are_spare)
+        found = added_over(of_parts, total, are_spare=True)
+    elif a.dtype == np.float32:
+        return total(a, np.float64)
+    else:
+        whole = n - n % EIGHT
+        found = total(a[:whole], a.dtype)
+    return found if whole == n else found + added_over(a[whole:], total)
+
+
+def parts_of(n: int, dtype: Any) -> int:
+    """Return into how many parts n entries are cut: a power of 2, so that each part is short."""
+    parts, short = 1, SHORT if dtype == np.float32 else FEW
+    while parts < PARTS and n > parts * short:
+        parts *= 2
+    return parts
+
+
+def halved(parts: Array, *, are_spare: bool = False) -> Array:
+    """Return the sum of parts, so many as a power of 2: the sum of both halves, and the same of that."""
+    half = len(parts) // 2
+    # NumPy copies what is strided and shorter than its buffer, which takes as long as to add it.
+    size = np.setbufsize(BUFFER if half * len(parts[0]) >= BUFFER else np.getbufsize())
+    try:
+        total = np.add(parts[:half], parts[half:], out=parts[:half] if are_spare else None)
+        while half > 1:
+            half //= 2
+            np.add(total[:half], total[half : 2 * half], out=total[:half])
+    finally:
+        np.setbufsize(size)
+    return total[0]
 
 
 def _reduced(f: np.ufunc, a: Array) -> Array:
