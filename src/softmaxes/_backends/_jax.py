@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from softmaxes._arrays import Array, Arrays, Axes, Call
-from softmaxes._backends import _jax_shared
+from softmaxes._backends import _jax_shared, _jax_sums
 from softmaxes._rules import Rule, ingredients
 
 __all__ = ["apply", "compiled", "compiled_with_all"]
@@ -90,7 +90,7 @@ def differentiable(rule: Rule, axis: Axes) -> Any:
 
     @jax.custom_jvp
     def f(arrays: Arrays) -> Array:
-        y = rule.primal(arrays, axis=axis, xp=jnp)
+        y = rule.primal(arrays, axis=axis, xp=PRIMALS)
         return y.astype(jnp.float32) if jnp.finfo(y.dtype).bits < 32 else y
 
     def tangent(y: Array, arrays: Arrays, tangents: Arrays) -> Array:
@@ -124,15 +124,21 @@ def _sum(a: Array, **options: Any) -> Array:
     On the CPU the library to which XLA hands sums would write it once for each entry of a short
     row. It leaves selections to XLA, which does not see through a barrier that this one is none.
     """
-    total = jnp.sum(a, **options)
+    total = _jax_sums.added(a, **options)
     if jax.default_backend() != "cpu":
         return total
     always = jax.lax.optimization_barrier(jnp.asarray(True))
     return jnp.where(always, total, jnp.zeros_like(total))
 
 
-XP = ModuleType(jnp.__name__)
-vars(XP).update(vars(jnp), sum=_sum)
+def _namespace(**functions: Callable[..., Array]) -> Any:
+    """Return that of JAX, with functions in the place of its own."""
+    xp = ModuleType(jnp.__name__)
+    vars(xp).update(vars(jnp), **functions)
+    return xp
+
+
+PRIMALS, XP = _namespace(sum=_jax_sums.added), _namespace(sum=_sum)
 
 
 def _is_zero(tangent: Any) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from softmaxes._arrays import Array, Arrays, Axes, Call, last_name, leaves, mapp
 from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary, _tempered
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS, FEW
-from softmaxes._backends._sums import FORMULAS, TILE, Sums, kept
+from softmaxes._backends._sums import FORMULAS, TILE, Sums, added, kept
 from softmaxes._backends._threads import crew, each
 from softmaxes._states import State
 
@@ -133,10 +134,21 @@ def _taken(a: Array, rows: Any) -> Array:
 # Rows of any kind ---------------------------------------------------------------------------------
 
 
+def _sum(a: Array, *, axis: Axes, keepdims: bool) -> Array:
+    """Return the sum of rows of real numbers by halves, and that of integers as NumPy's."""
+    if a.dtype.kind != "f" or a.size == 0 or not keepdims:
+        return np.sum(a, axis=axis, keepdims=keepdims)
+    return added(np.ascontiguousarray(a)).astype(a.dtype, copy=False)
+
+
+NP = ModuleType(np.__name__)
+vars(NP).update(vars(np), sum=_sum)
+
+
 def _general(f: Callable[..., Array], call: Call, matrices: Any, rows: Any) -> Array:
     tiles = mapped(partial(_tile, call=call, rows=rows), matrices)
     if f not in _cotangents.FORMULAS or (found := _cotangents.of_rows(f, *tiles)) is None:
-        return f(*tiles, axis=(-1,), xp=np)
+        return f(*tiles, axis=(-1,), xp=NP)
     _write_left(f, call, tiles, *found)
     return found[0]
 
@@ -148,7 +160,7 @@ def _write_left(
     if are_right is None:  # they are for all
         return
     for rows in _left(are_right, leaves(tiles)[0].shape[-1]):
-        y[rows] = f(*mapped(partial(_tile, call=call, rows=rows), tiles), axis=(-1,), xp=np)
+        y[rows] = f(*mapped(partial(_tile, call=call, rows=rows), tiles), axis=(-1,), xp=NP)
 
 
 def _fill(f: Callable[..., Array], call: Call, matrices: Any, out: Array, rows: Any) -> None:
