@@ -67,6 +67,29 @@ def test_every_entry_of_a_long_slice_keeps_its_budget(name, dtype):
         assert_within_budget(backend, rows, dtype)
 
 
+# A sum of numbers alike, to a few larger ones: where each is lost in turn, all are. The standard leaves sums to the library.
+CROWDED = {"numpy": ["numpy"], "strict": [], "jax": ["jax-jit", "jax-vmap"]}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [15, 39, 63, 64, 127, 203, 1000, 4096, 20_000])
+@pytest.mark.parametrize("large", [2, 9, 17])
+def test_a_large_score_loses_none_of_many_small_ones(large, n, dtype):
+    rows = crowded(large, n, dtype)
+    for backend in backends(CROWDED, dtype):
+        assert_within_budget(backend, rows, dtype)
+
+
+def crowded(large, n, dtype):
+    """Draw scores of which a few have large terms, and all others terms of half an ulp of those or more."""
+    bits = FORMATS[dtype].bits
+    many = 33 if n < 300 else 7
+    rows = np.log(2.0) * -bits + np.linspace(-1, 2, many)[:, None] + np.zeros(n)
+    rows[:, : min(large, n // 2)] = -0.68
+    rows[:, 0] = 0.0
+    return list(rows.astype(dtype))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["standard_normal", "scale_10", "near_ties", "dominant_20"])

@@ -11,10 +11,11 @@ and whose weight is not 0), every formula is written in
 
     z_i = (x_i - M) / temperature,    t_i = w_i exp(z_i),    S = sum of t_i = whole + rest,
 
-where `rest` is the sum of t_i - round(t_i), and `whole` that of round(t_i), which is S - rest rounded
-to a whole number. At a dominant entry whole is 1, and log1p(rest + (whole - 1)) is right to its last
-digits where the logarithm of S, rounded to 1, is 0 [1]_. Among near ties t_i - 1 is exact and
-small, and its sum keeps the digits that a sum of numbers close to 1 would drop.
+where `whole` is the sum of the t_i rounded to multiples of a power of 2, which is exact in every order of
+summation, and `rest` that of what is left of them. Where a few t_i are large, a plain sum drops, one
+after the other, many others below half an ulp of it. At a dominant entry whole is 1, and log1p(rest +
+(whole - 1)) is right to its last digits where the logarithm of S, rounded to 1, is 0 [1]_. By weights,
+which may be large, the t_i are rounded to whole numbers.
 
 References
 ----------
@@ -244,17 +245,29 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     # XLA on the CPU takes no selection into a sum: so it makes the terms once, and not for each sum.
     vanishes = outside | (z == -xp.inf)
     terms, error = xp.where(vanishes, 0.0, terms), xp.where(vanishes, 0.0, error)
-    total = _sum(terms, axis=axis, xp=xp)
-    rest = _sum(terms - xp.round(terms), axis=axis, xp=xp)
-    whole = xp.round(total - rest)
+    unit = 1.0 if w is not None else _unit(terms, axis=axis, xp=xp)
+    near = xp.round(terms / unit) * unit
+    whole, rest = _sum(near, axis=axis, xp=xp), _sum(terms - near, axis=axis, xp=xp)
+    total = _sum(terms, axis=axis, xp=xp) if narrow else whole + rest
     size = total if w is None else _sum(xp.abs(terms), axis=axis, xp=xp)
-    if not narrow:  # to its last digits: a sum of small numbers and one 1 drops theirs
-        total = whole + rest
 
     maximum = xp.where(xp.isnan(total), total, maximum)  # XLA on the CPU may find one past a NaN
     undefined = (z == 0.0) & (maximum == xp.inf) & (size > 1.0)  # no limit for several +inf
     z = xp.where(undefined, xp.nan, z)
     return _Terms(maximum, z, error, terms, total, rest + (whole - 1.0), size, outside)
+
+
+def _unit(x: Array, *, axis: Axes, xp: Namespace) -> float:
+    """
+    Return a power of 2, so small that what is left of terms of at most 1 loses little in its sum.
+
+    The sum of its multiples next to them is exact, in whatever order: it has no more digits than a term.
+    """
+    lengths = [x.shape[a] for a in axis]
+    if not all(isinstance(n, int) for n in lengths):
+        return 1.0
+    _, exponent = math.frexp(math.prod(lengths))
+    return min(1.0, 2.0**exponent * float(xp.finfo(x.dtype).eps))
 
 
 def _gaps_to(

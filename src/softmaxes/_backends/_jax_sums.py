@@ -22,7 +22,7 @@ from softmaxes._arrays import Array, Axes
 __all__ = ["added"]
 
 FEW = 1 << 12  # numbers, fewer of which XLA does not hand to the library
-SHORT = 32  # numbers, up to which it makes code that adds several at once
+SHORT = 8  # numbers, of which few are added in turn
 
 
 def added(a: Array, *, axis: Axes, keepdims: bool) -> Array:

@@ -30,6 +30,9 @@ def formula(f: Callable[..., Array], arguments: tuple[Any, ...]) -> Callable[...
     return own if is_alone and x.device.type == "cpu" and 0 not in x.shape else f
 
 
+AT_ONCE = 16  # entries
+
+
 class _Terms(NamedTuple):
     """As in `_primals`; `vanishes` is where a term is 0 whatever the others are."""
 
@@ -59,7 +62,7 @@ def _logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 def _log_softmax_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Namespace) -> Array:
     s = _terms(arrays.x, axis=axis, xp=xp)  # of which the compiler sees that they are those of p
     is_undefined = xp.isnan(_divisor(s, xp=xp)) | (s.maximum == -math.inf)
-    total = xp.sum(u, axis=axis, keepdims=True)
+    total = _added(u, axis=axis, xp=xp)
     g = u - xp.where(p == 0.0, 0.0, p * total)
     g = xp.where(s.vanishes & is_undefined, 0.0, g)
     return sum_to_zero(p > 0.5, g, axis=axis, xp=xp)
@@ -84,8 +87,33 @@ def _terms(x: Array, *, axis: Axes, xp: Namespace) -> _Terms:
     vanishes = z == -math.inf
     terms = xp.where(vanishes, 0.0, xp.exp(z) * (1.0 + error))
     ones = xp.round(terms)
-    rest = xp.sum(terms - ones, axis=axis, keepdims=True)
+    rest = _added(terms - ones, axis=axis, xp=xp)
     return _Terms(maximum, z, terms, rest, xp.sum(ones, axis=axis, keepdims=True), vanishes)
+
+
+def _added(a: Array, *, axis: Axes, xp: Namespace) -> Array:
+    """
+    Return the sum: in float64 of float32, and else of a few entries at a time.
+
+    The compiler adds a row to a vector of sums, each of which takes thousands of entries in turn. Where one
+    is large, and each of the others a little less than half an ulp of it, all others are lost.
+    """
+    if a.dtype == xp.float32:
+        return xp.astype(xp.sum(a, axis=axis, keepdims=True, dtype=xp.float64), a.dtype)
+    for one in axis:
+        a = _shortened(a, one % a.ndim, xp=xp)
+    return xp.sum(a, axis=axis, keepdims=True)
+
+
+def _shortened(a: Array, axis: int, *, xp: Namespace) -> Array:
+    """Return fewer entries along an axis, of the same sum."""
+    while (n := a.shape[axis]) > 2 * AT_ONCE:
+        before, behind = a.shape[:axis], a.shape[axis + 1 :]
+        whole = n - n % AT_ONCE
+        some, left = xp.split(a, (whole, n - whole), axis)
+        parts = xp.sum(xp.reshape(some, (*before, -1, AT_ONCE, *behind)), axis=axis + 1)
+        a = xp.concat((parts, left), axis=axis) if whole < n else parts
+    return a
 
 
 def _divisor(s: _Terms, *, xp: Namespace) -> Array:
