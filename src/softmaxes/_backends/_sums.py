@@ -40,7 +40,7 @@ __all__ = [
 
 TILE = 1 << 18  # entries of rows that are worked in place, and of a part of a longer row
 EIGHT = 8  # running sums, in which NumPy adds a row, if it has as many entries
-FEW = 32  # entries that NumPy may add in its own order
+FEW = 16  # entries that NumPy may add in its own order
 SHORT = 2048  # entries of float32 that it may add in float64
 PARTS = 64  # of what is added by halves, at most
 BUFFER = 512  # entries
