@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 from ulps import FORMATS
 
-__all__ = ["REGIMES", "regime", "seeded"]
+__all__ = ["REGIMES", "crowded", "regime", "seeded"]
 
 
 def regime(name, n, dtype, rng):
@@ -21,6 +21,16 @@ def regime(name, n, dtype, rng):
 def seeded(name, n, seed=0):
     """The generator for a regime and length: the same in every run, another for every regime and length."""
     return np.random.default_rng([seed, n, zlib.crc32(name.encode())])
+
+
+def crowded(gap, large, n, dtype):
+    """Return rows: one score of 0, a few a gap below, and all others with terms of about half an ulp of those."""
+    bits = FORMATS[dtype].bits
+    many = 33 if n < 300 else 7
+    rows = np.log(2.0) * -bits - gap + np.linspace(-0.3, 2.7, many)[:, None] + np.zeros(n)
+    rows[:, : min(large, n // 2)] = -gap
+    rows[:, 0] = 0.0
+    return list(rows.astype(dtype))
 
 
 def _normal(spread):

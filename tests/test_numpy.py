@@ -131,6 +131,68 @@ def test_the_error_in_fewer_passes_has_the_same_bits(function, dtype, monkeypatc
     assert answers == {True, False}
 
 
+TEMPERED = [case for case in CASES.values() if case.function is not sm.logsumexp]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("temperature", [0.7, 2.5, 4.0, 1e-3, 1e4, 2.0**-60, 2.0**-61, 2.0**61])
+@pytest.mark.parametrize("case", TEMPERED, ids=lambda case: case.function.__name__)
+def test_tempered_rows_are_within_the_budget_of_any_row(case, temperature, dtype, monkeypatch):
+    rows = [
+        regime(name, 300, dtype, seeded(name, 300))
+        for name in REGIMES
+        if name != "alternating_huge" or temperature > 1
+    ]
+    x, t = np.stack(rows), np.dtype(dtype).type(temperature)
+    in_place = case.function(x, axis=-1, temperature=t)
+    monkeypatch.setattr(_numpy, "FORMULAS", {})
+    expected = case.function(x, axis=-1, temperature=t)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(in_place[~finite], expected[~finite])
+    y, e = in_place[finite], expected[finite]
+    assert (np.abs(y - e) <= case.budget(dtype) * np.spacing(np.abs(e))).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", TEMPERED, ids=lambda case: case.function.__name__)
+def test_tempered_rows_of_any_kind_have_the_bits_of_each_alone(case, dtype, scores):
+    x, n = scores[:60, :300].astype(dtype), 60
+    rng = np.random.default_rng(30)
+    t = rng.choice([0.0, 0.25, 0.7, 1.0, 3.0, 1e30, np.inf], (n, 1)).astype(dtype)
+    x[3, 4], x[4, 5], x[7] = 3e38, -3e38, -1e4
+    mask = rng.random(x.shape) < 0.7
+    mask[5] = False
+    for where in (None, mask):
+        with np.errstate(all="raise"):
+            y = case.function(x, axis=-1, temperature=t, where=where)
+        for i in range(n):
+            of_row = None if where is None else where[i]
+            alone = case.function(x[i], temperature=t[i, 0], where=of_row)
+            np.testing.assert_array_equal(y[i], alone)
+        turned = None if where is None else where.T
+        z = case.function(np.asfortranarray(x).T, axis=0, temperature=t.T, where=turned)
+        np.testing.assert_array_equal(z.T, y)
+
+
+@pytest.mark.parametrize("case", TEMPERED, ids=lambda case: case.function.__name__)
+def test_a_number_1_as_temperature_is_none(case):
+    x = np.random.default_rng(31).normal(size=(30, 70))
+    for one in (1, 1.0):
+        np.testing.assert_array_equal(case.function(x, temperature=one), case.function(x))
+
+
+@pytest.mark.parametrize("case", TEMPERED, ids=lambda case: case.function.__name__)
+def test_a_long_tempered_row_is_computed_in_threads_to_the_same_bits(case, monkeypatch):
+    x = np.random.default_rng(32).normal(size=(2, LONG)).astype("float32")
+    found = []
+    for threads in (1, 2, 5):
+        monkeypatch.setenv("SOFTMAXES_NUM_THREADS", str(threads))
+        found.append(case.function(x, temperature=0.7))
+    np.testing.assert_array_equal(found, [found[0]] * 3)
+    exact = case.function(x.astype("float64"), temperature=np.float32(0.7).astype("float64"))
+    np.testing.assert_allclose(found[0], exact, case.budget("float32") * np.finfo("float32").eps)
+
+
 @every_function
 def test_the_number_of_threads_changes_no_bit(function, scores, monkeypatch):
     used = threads_used(monkeypatch)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cases import CASES, every_function
 from conftest import backend_named
+from regimes import crowded
 from ulps import ulp_error
 
 import softmaxes as sm
@@ -334,6 +335,15 @@ def test_generated_code_keeps_the_budget(torch, scale):
     x = torch.from_numpy(x)
     for case, y in zip(CASES.values(), torch.compile(f, fullgraph=True)(x), strict=True):
         assert_within_budget(case, (x / 0.3).numpy(), y.numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_function
+def test_generated_code_loses_none_of_many_small_terms(torch, function, dtype):
+    x = np.stack(crowded(0.68, 9, 1000, dtype))
+    y = torch.compile(partial(function, axis=-1), fullgraph=True)(torch.from_numpy(x))
+    assert_within_budget(CASES[function.__name__], x, y.numpy())
 
 
 @every_function

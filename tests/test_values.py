@@ -8,7 +8,7 @@ import pytest
 import truth
 from cases import CASES, LOSSES, flushed
 from conftest import LIBRARIES, backend_named, missing
-from regimes import REGIMES, regime, seeded
+from regimes import REGIMES, crowded, regime, seeded
 from truth import stack
 from ulps import FORMATS, ulp_error
 
@@ -83,16 +83,6 @@ def test_a_large_score_loses_none_of_many_small_ones(gap, large, n, dtype):
         # The sums of XLA over columns of float32, where all but one are small, are as they are.
         by_xla = backend.name.startswith("jax") and dtype == "float32" and gap > 1 and n > 1000
         assert_within_budget(backend, rows, dtype, axes=(-1,) if by_xla else (-1, 0))
-
-
-def crowded(gap, large, n, dtype):
-    """Draw scores: one of 0, a few a gap below, and all others with terms of about half an ulp of those."""
-    bits = FORMATS[dtype].bits
-    many = 33 if n < 300 else 7
-    rows = np.log(2.0) * -bits - gap + np.linspace(-0.3, 2.7, many)[:, None] + np.zeros(n)
-    rows[:, : min(large, n // 2)] = -gap
-    rows[:, 0] = 0.0
-    return list(rows.astype(dtype))
 
 
 @pytest.mark.slow

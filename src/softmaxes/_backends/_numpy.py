@@ -44,11 +44,9 @@ COPIED = 2048  # slices, up to which a copy of few entries to rows takes less th
 def by_rows(f: Callable[..., Array], call: Call, *arguments: Any) -> Array:
     """Return f(*arguments), evaluated on tiles of shape (rows, n) along the last axis."""
     if f in FORMULAS and np.dtype(call.working) in BOUNDS and _have_roads(call.axis, *arguments):
-        is_plain = _is_one(arguments[0].temperature)
-        if is_plain:
-            arguments = arguments[0]._replace(temperature=None), *arguments[1:]
-            if (y := _of_few(f, call, *arguments)) is not None:
-                return y
+        is_plain = arguments[0].temperature is None
+        if is_plain and (y := _of_few(f, call, *arguments)) is not None:
+            return y
         with crew():
             if is_plain and (y := _of_columns(f, call, *arguments)) is not None:
                 return y
@@ -182,10 +180,6 @@ def _are_plain(arrays: Arrays, *_: Any) -> bool:
     return arrays.x.size > 0 and all(
         a is None for a in arrays[2:]
     )  # after the scores and their mask
-
-
-def _is_one(temperature: Array | None) -> bool:
-    return temperature is None or (temperature.size == 1 and temperature.item() == 1.0)
 
 
 def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
