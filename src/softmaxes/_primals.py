@@ -245,9 +245,10 @@ def _terms(arrays: Arrays, *, axis: Axes, xp: Namespace) -> _Terms:
     # XLA on the CPU takes no selection into a sum: so it makes the terms once, and not for each sum.
     vanishes = outside | (z == -xp.inf)
     terms, error = xp.where(vanishes, 0.0, terms), xp.where(vanishes, 0.0, error)
+    # The same multiples in two expressions, since XLA on the CPU writes to memory what has two uses.
     unit = 1.0 if w is not None else _unit(terms, axis=axis, xp=xp)
-    near = xp.round(terms / unit) * unit
-    whole, rest = _sum(near, axis=axis, xp=xp), _sum(terms - near, axis=axis, xp=xp)
+    whole = unit * _sum(xp.round(terms / unit), axis=axis, xp=xp)
+    rest = _sum(terms + unit * xp.round(terms / -unit), axis=axis, xp=xp)
     total = _sum(terms, axis=axis, xp=xp) if narrow else whole + rest
     size = total if w is None else _sum(xp.abs(terms), axis=axis, xp=xp)
 

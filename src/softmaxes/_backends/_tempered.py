@@ -42,10 +42,10 @@ def _terms(
     z, error, part = _ordinary.gaps(maximum, x, out)
     if masked:  # to NaN
         z += np.subtract(z, z, out=part)
-    if not _is_power_of_2(temperature):
-        error += _divided(z, temperature, part)
-    else:
+    if _is_power_of_2(temperature):  # and nothing is left
         z /= temperature
+    else:
+        error += _divided(z, temperature, part)
     error /= temperature
     np.exp(z, out=z)
     error *= z
