@@ -39,6 +39,13 @@ def _subnormal(rng: Generator, n: int, form: Format) -> Array:
     return np.asarray(x)
 
 
+def _crowded(rng: Generator, n: int, form: Format) -> Array:
+    # A few large terms, and all others near half an ulp of those.
+    x = np.full(n, math.log(2.0) * -form.bits + rng.uniform(-0.7, 1.4))
+    x[:: n // 9] = 0
+    return x
+
+
 REGIMES: dict[str, Callable[[Generator, int, Format], Array]] = {
     "normal": lambda rng, n, form: rng.standard_normal(n),
     "scale 10": lambda rng, n, form: 10 * rng.standard_normal(n),
@@ -51,6 +58,7 @@ REGIMES: dict[str, Callable[[Generator, int, Format], Array]] = {
         1e30 * (1 + rng.standard_normal(n) * 2.0 ** (2 - form.bits))
     ),
     "subnormal results": _subnormal,
+    "crowded": _crowded,
 }
 
 
