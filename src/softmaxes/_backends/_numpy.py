@@ -345,7 +345,7 @@ def _roads(
     is_simpler = formula.has_scores and call.working not in _moderate.STALLS
     cut = 0
     if where is not None and (state or is_simpler or arrays.temperature is not None):
-        cut = x.size - np.count_nonzero(where)
+        cut = x.size - int(np.count_nonzero(where))
         x, where = kept(x, where), None
     if state:
         given = mapped(partial(_tile, call=call, rows=rows), state[0])

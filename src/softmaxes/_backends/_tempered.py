@@ -9,6 +9,7 @@ so what is left of the division is as well (Dekker).
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,10 @@ __all__ = ["sums"]
 # Between these, no product of halves leaves the range where its term is not 0.
 LEAST, MOST = 2.0**-60, 2.0**60
 # The upper half of the digits of a number, as bits.
-UPPER = {np.dtype(np.float32): np.int32(-1 << 12), np.dtype(np.float64): np.int64(-1 << 27)}
+UPPER: dict[Any, Any] = {
+    np.dtype(np.float32): np.int32(-1 << 12),
+    np.dtype(np.float64): np.int64(-1 << 27),
+}
 
 
 def sums(temperature: Array, x: Array, out: Array | None, *, cut: int = 0) -> Sums:
@@ -58,22 +62,25 @@ def _divided(z: Array, temperature: Array, part: Array) -> Array:
     """Divide z, and return what is left: z as it was without the quotient times the temperature."""
     left = z.copy()
     z /= temperature
-    upper = UPPER[z.dtype]
-    long, short = (a.view(upper.dtype) for a in (z, part))
-    high = np.bitwise_and(long, upper, out=short).view(z.dtype)
-    t_high = (temperature.view(upper.dtype) & upper).view(z.dtype)
+    t_high = _upper(temperature, None)
     t_low = temperature - t_high
-    has_low = bool(t_low.any())
+    high = _upper(z, part)
     low = np.subtract(z, high)
-    if has_low:
-        left -= np.multiply(high, t_high)
+    left -= high * t_high
+    if t_low.any():
         left -= np.multiply(high, t_low, out=part)
         left -= np.multiply(low, t_high, out=part)
         left -= np.multiply(low, t_low, out=low)
     else:
-        left -= np.multiply(high, t_high, out=part)
         left -= np.multiply(low, t_high, out=low)
     return left
+
+
+def _upper(a: Array, out: Array | None) -> Array:
+    """Return numbers of the upper half of the digits of a, in out if there is one."""
+    bits = UPPER[a.dtype]
+    place = None if out is None else out.view(bits.dtype)
+    return np.bitwise_and(a.view(bits.dtype), bits, out=place).view(a.dtype)
 
 
 def _is_power_of_2(temperature: Array) -> bool:
