@@ -85,10 +85,14 @@ def test_bfloat16_is_computed_in_single_precision_and_rounded_once(
         (pullback(u)[0], pullback_of_single(u.astype("float32"))[0]),
     ):
         assert found.dtype == "bfloat16"
-        rounded = expected.astype("bfloat16").astype("float32")
-        # XLA, to which so few columns are left, sums the terms of narrow scores once, and others in two parts.
-        step = 2.0**-7 if axis == 0 and shape[0] < 16 else 0.0
-        np.testing.assert_allclose(found.astype("float32"), rounded, rtol=step, atol=0.0)
+        narrow, rounded = (
+            np.asarray(a.astype("float32")) for a in (found, expected.astype("bfloat16"))
+        )
+        if axis == 0 and shape[0] < 16:
+            # So few columns are left to XLA, which sums narrow scores once, and others in two parts.
+            is_tie = np.abs(narrow - np.asarray(expected)) <= 0.51 * np.abs(narrow - rounded)
+            rounded = np.where(is_tie, narrow, rounded)
+        np.testing.assert_array_equal(narrow, rounded)
 
 
 def test_bfloat16_is_rounded_to_the_nearest_and_of_two_to_the_even():
