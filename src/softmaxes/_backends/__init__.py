@@ -54,7 +54,7 @@ def called(
 
     Of all that scores alone ask, the answer is one function, kept for the next of their dtype and shape.
     """
-    if type(t := options.get("temperature")) in (int, float) and t == 1:
+    if (t := options.get("temperature")) is not None and type(t) in (int, float) and t == 1:
         options["temperature"] = None
     if is_alone(axis, keepdims, options):
         xp = None if type(x) in EAGER_JAX else familiar(x)
