@@ -26,6 +26,7 @@ from softmaxes._arrays._kinds import (
     library,
     namespace_of,
     quiet,
+    replaced,
     unwrapped,
 )
 from softmaxes._arrays._pieces import checked_alike, checked_slices, checked_values, zeros
@@ -64,6 +65,7 @@ __all__ = [
     "namespace_of",
     "outlined",
     "quiet",
+    "replaced",
     "shape_of",
     "unwrapped",
     "with_axes",

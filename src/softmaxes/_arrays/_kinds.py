@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
-from types import NoneType
+from types import ModuleType, NoneType
 from typing import Any, NamedTuple, TypeAlias
 
 import array_api_extra as xpx
@@ -32,6 +32,7 @@ __all__ = [
     "namespace_of",
     "quiet",
     "refuse_strangers",
+    "replaced",
     "result_dtype",
     "unwrapped",
     "working_dtype",
@@ -266,6 +267,13 @@ _is_kind_of_numpy = cache(_is_kind)  # the compiler of PyTorch warns of caches
 def library(xp: Namespace) -> str:
     """Return the name of an array library."""
     return str(xp.__name__).removeprefix("array_api_compat.")
+
+
+def replaced(xp: Any, **functions: Callable[..., Array]) -> Namespace:
+    """Return the namespace of a library, with functions in the place of its own."""
+    own = ModuleType(xp.__name__)
+    vars(own).update(vars(xp), **functions)
+    return own
 
 
 def device(a: Array) -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from functools import partial, reduce
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import dask.array as da
@@ -31,6 +30,7 @@ from softmaxes._arrays import (
     Arrays,
     Axes,
     Call,
+    Namespace,
     device,
     last_name,
     leaves,
@@ -38,6 +38,7 @@ from softmaxes._arrays import (
     mapped,
     namespace_of,
     quiet,
+    replaced,
 )
 from softmaxes._primals import excess, maximum
 from softmaxes._rules import Rule
@@ -153,20 +154,15 @@ def _max(a: Array, *, axis: Axes, keepdims: bool) -> Array:
     return da.reduction(a, largest, largest, axis=axis, keepdims=keepdims, dtype=a.dtype)
 
 
-XP = ModuleType(xp.__name__)
-vars(XP).update(vars(xp), max=_max)
+XP = replaced(xp, max=_max)
 
 
-def _namespace(arguments: Any) -> ModuleType:
+def _namespace(arguments: Any) -> Namespace:
     """Return the namespace in which what is made has chunks like those of the arguments."""
     home = _home(arguments)
     if home is None:
         return XP
-    own = ModuleType(xp.__name__)
-    vars(own).update(
-        vars(XP), arange=lambda *a, **options: _at_home(home, xp.arange(*a, **options))
-    )
-    return own
+    return replaced(XP, arange=lambda *a, **options: _at_home(home, xp.arange(*a, **options)))
 
 
 def _state(call: Call, arrays: Arrays) -> Array:

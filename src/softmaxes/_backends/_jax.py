@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from softmaxes._arrays import Array, Arrays, Axes, Call
+from softmaxes._arrays import Array, Arrays, Axes, Call, replaced
 from softmaxes._backends import _jax_shared, _jax_sums
 from softmaxes._rules import Rule, ingredients
 
@@ -131,14 +130,7 @@ def _sum(a: Array, **options: Any) -> Array:
     return jnp.where(always, total, jnp.zeros_like(total))
 
 
-def _namespace(**functions: Callable[..., Array]) -> Any:
-    """Return that of JAX, with functions in the place of its own."""
-    xp = ModuleType(jnp.__name__)
-    vars(xp).update(vars(jnp), **functions)
-    return xp
-
-
-PRIMALS, XP = _namespace(sum=_jax_sums.added), _namespace(sum=_sum)
+PRIMALS, XP = replaced(jnp, sum=_jax_sums.added), replaced(jnp, sum=_sum)
 
 
 def _is_zero(tangent: Any) -> bool:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from softmaxes._arrays import Array, Arrays, Axes, Call, last_name, leaves, mapped, quiet
+from softmaxes._arrays import Array, Arrays, Axes, Call, last_name, leaves, mapped, quiet, replaced
 from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary, _tempered
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS, FEW
@@ -139,8 +138,7 @@ def _sum(a: Array, *, axis: Axes, keepdims: bool) -> Array:
     return added(np.ascontiguousarray(a)).astype(a.dtype, copy=False)
 
 
-NP = ModuleType(np.__name__)
-vars(NP).update(vars(np), sum=_sum)
+NP = replaced(np, sum=_sum)
 
 
 def _general(f: Callable[..., Array], call: Call, matrices: Any, rows: Any) -> Array:
