@@ -90,7 +90,8 @@ def test_bfloat16_is_computed_in_single_precision_and_rounded_once(
         )
         if axis == 0 and shape[0] < 16:
             # So few columns are left to XLA, which sums narrow scores once, and others in two parts.
-            is_tie = np.abs(narrow - np.asarray(expected)) <= 0.51 * np.abs(narrow - rounded)
+            with np.errstate(invalid="ignore"):  # of infinities
+                is_tie = np.abs(narrow - np.asarray(expected)) <= 0.52 * np.abs(narrow - rounded)
             rounded = np.where(is_tie, narrow, rounded)
         np.testing.assert_array_equal(narrow, rounded)
 
