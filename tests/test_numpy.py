@@ -544,6 +544,26 @@ def test_a_few_entries_have_the_same_bits_as_many(function, dtype):
         np.testing.assert_array_equal(few, function(np.tile(x, (many(x), 1)), axis=-1)[:3])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", COLUMNS)
+@every_function
+def test_a_few_masked_entries_have_the_same_bits_as_many(function, kind, dtype):
+    rng = np.random.default_rng(28)
+    for n in (1, 8, 9, 300, 2049):
+        x = COLUMNS[kind](rng.normal(size=(20, n))).astype(dtype)
+        where = rng.random(x.shape) < 0.7
+        where[3] = False
+        for scores in x, np.where(where, x, np.nan).astype(dtype), -np.abs(x):
+            times = many(x), 1
+            expected = function(np.tile(scores, times), axis=-1, where=np.tile(where, times))
+            with np.errstate(all="raise"):
+                for few in scores, np.asfortranarray(scores), scores.astype(x.dtype.newbyteorder()):
+                    found = function(few, axis=-1, where=where)
+                    np.testing.assert_array_equal(found, expected[:20])
+                alone = [function(x, where=kept) for x, kept in zip(scores, where, strict=True)]
+            np.testing.assert_array_equal(alone, expected[:20])
+
+
 @every_function
 def test_a_few_rows_of_any_byte_order_and_layout_have_the_bits_of_others(function):
     x = np.random.default_rng(24).normal(size=(4, 10))

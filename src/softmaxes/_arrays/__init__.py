@@ -19,6 +19,7 @@ from softmaxes._arrays._kinds import (
     EAGER_JAX,
     Array,
     Namespace,
+    as_array,
     device,
     familiar,
     is_compiled_by_torch,
@@ -27,6 +28,7 @@ from softmaxes._arrays._kinds import (
     namespace_of,
     quiet,
     replaced,
+    result_dtype,
     unwrapped,
 )
 from softmaxes._arrays._pieces import checked_alike, checked_slices, checked_values, zeros
@@ -45,6 +47,7 @@ __all__ = [
     "Namespace",
     "Outline",
     "Product",
+    "as_array",
     "broadcast",
     "call_without_scores",
     "checked",
@@ -66,6 +69,7 @@ __all__ = [
     "outlined",
     "quiet",
     "replaced",
+    "result_dtype",
     "shape_of",
     "unwrapped",
     "with_axes",

@@ -17,6 +17,7 @@ from softmaxes._arrays._kinds import (
     as_real,
     familiar,
     is_kind,
+    is_mask_of,
     known,
     last_name,
     result_dtype,
@@ -26,6 +27,7 @@ from softmaxes._arrays._kinds import (
 from softmaxes._arrays._labels import checked_smoothing, fitting_labels
 from softmaxes._arrays._shapes import (
     Axes,
+    Axis,
     axes_from_the_end,
     broadcast,
     broadcast_shape,
@@ -47,7 +49,7 @@ __all__ = [
 ]
 
 # Of scores alone: dtype, shape, axis, keepdims, library. All calls that share it are worked alike.
-Outline: TypeAlias = tuple[Any, tuple[int, ...], int | None, bool, Namespace]
+Outline: TypeAlias = tuple[Any, tuple[int, ...], Axis, bool, Namespace]
 
 
 class Arrays(NamedTuple):
@@ -109,20 +111,38 @@ def checked(*, axis: Any, keepdims: Any = False, **arguments: Any) -> Call:
     """
     (name, x), *others = arguments.items()
     options = dict(others)
-    required = any(option in REQUIRED for option in options)
-    xp = None if required or not is_alone(axis, keepdims, options) else familiar(x)
-    call = None if xp is None else call_without_scores(name, outlined(x, axis, keepdims, xp))
+    call = _of_known(name, x, options, axis, keepdims)
+    return _of_any(name, x, options, axis, keepdims) if call is None else call
+
+
+def _of_known(name: str, x: Any, options: dict[str, Any], axis: Any, keepdims: Any) -> Call | None:
+    """Return the call of which nothing but the outline is to be checked: of scores, a mask like them, a number."""
+    if any(option in REQUIRED for option in options) or (xp := familiar(x)) is None:
+        return None
+    where, temperature = options.get("where"), options.get("temperature")
+    if where is not None and not is_mask_of(where, x):
+        return None
+    if temperature is not None and not (type(temperature) is float and temperature >= 0.0):
+        return None
+    if not is_alone(axis, keepdims, options | {"where": None, "temperature": None}):
+        return None
+    call = call_without_scores(name, outlined(x, axis, keepdims, xp))
     if call is None:
-        return _of_any(name, x, options, axis, keepdims)
-    return call._replace(arrays=Arrays(x))
+        return None
+    t = as_real(temperature, call.working, Scores(name, x, xp))
+    return call._replace(arrays=Arrays(x, where, t if t is None else t[(None,) * x.ndim]))
 
 
 def is_alone(axis: Any, keepdims: Any, options: dict[str, Any]) -> bool:
-    """Tell whether nothing is asked besides scores, along one axis or all."""
+    """Tell whether nothing is asked besides scores, along axes that are plain numbers."""
     for option in options.values():
         if option is not None:
             return False
-    return (axis is None or type(axis) is int) and type(keepdims) is bool
+    return type(keepdims) is bool and (axis is None or type(axis) is int or _are_ints(axis))
+
+
+def _are_ints(axes: Any) -> bool:
+    return type(axes) is tuple and axes != () and all(type(axis) is int for axis in axes)
 
 
 def outlined(x: Any, axis: Any, keepdims: Any, xp: Namespace) -> Outline:

@@ -26,6 +26,7 @@ __all__ = [
     "familiar",
     "is_compiled_by_torch",
     "is_kind",
+    "is_mask_of",
     "known",
     "last_name",
     "library",
@@ -103,6 +104,8 @@ def _advice(a: Any) -> str:
 
 def namespace_of(a: Any) -> Namespace:
     """Return the library of an array, None of anything else."""
+    if type(a) is np.ndarray:
+        return np
     # Asked first, since the compiler of PyTorch warns of the caches in array-api-compat.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(a, torch.Tensor):
@@ -130,6 +133,12 @@ def familiar(a: Any) -> Namespace:
     if torch is None or type(a) is not torch.Tensor or is_compiled_by_torch(a):
         return None  # its compiler warns of the caches in which the answers are
     return namespace_of(a)
+
+
+def is_mask_of(where: Any, x: Any) -> bool:
+    """Tell whether scores and their mask are arrays of NumPy, of one shape."""
+    are_arrays = type(where) is type(x) is np.ndarray
+    return are_arrays and where.dtype == bool and where.shape == x.shape
 
 
 def is_compiled_by_torch(a: Any) -> bool:
@@ -288,4 +297,11 @@ def quiet(xp: Namespace) -> Any:
 
 def last_name(thing: Any) -> str:
     """Return the last part of a dtype's, a type's or a module's name."""
+    return (_last_name_in_numpy if isinstance(thing, np.dtype) else _last_name)(thing)
+
+
+def _last_name(thing: Any) -> str:
     return str(getattr(thing, "__name__", thing)).rpartition(".")[2]
+
+
+_last_name_in_numpy = cache(_last_name)

@@ -16,7 +16,7 @@ def mapped(f: Callable[[Array], Array], tree: Any) -> Any:
         return None
     if not isinstance(tree, tuple):
         return f(tree)
-    parts = [mapped(f, part) for part in tree]
+    parts: list[Any] = [None if part is None else mapped(f, part) for part in tree]
     return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
 
 

@@ -16,9 +16,11 @@ from softmaxes._arrays import (
     EAGER_JAX,
     Array,
     Arrays,
+    Axis,
     Call,
     Namespace,
     Outline,
+    as_array,
     call_without_scores,
     checked,
     familiar,
@@ -28,6 +30,7 @@ from softmaxes._arrays import (
     mapped,
     outlined,
     quiet,
+    result_dtype,
     unwrapped,
 )
 from softmaxes._backends import _numpy, _row
@@ -57,9 +60,13 @@ def called(
     if (t := options.get("temperature")) is not None and type(t) in (int, float) and t == 1:
         options["temperature"] = None
     if is_alone(axis, keepdims, options):
+        if type(x) is list or type(x) is tuple:
+            x, _ = as_array(name, x)
         xp = None if type(x) in EAGER_JAX else familiar(x)
         if type(x) in EAGER_JAX:  # perhaps from now on
             return _compiled(rule, name, axis, keepdims)(x)
+        if xp is None and type(x) in (list, tuple):
+            x, xp = as_array(name, x)
         if xp is not None:
             y = _shortcut(rule, name, outlined(x, axis, keepdims, xp))(x)
             if y is not None:
@@ -73,7 +80,7 @@ def called(
 
 
 @lru_cache(maxsize=1024)
-def _compiled(rule: Rule, name: str, axis: int | None, keepdims: bool) -> Callable[[Array], Array]:
+def _compiled(rule: Rule, name: str, axis: Axis, keepdims: bool) -> Callable[[Array], Array]:
     """Return the function of scores alone, which JAX checks and compiles for each dtype and shape."""
     from softmaxes._backends import _jax
 
@@ -88,7 +95,9 @@ def _compiled(rule: Rule, name: str, axis: int | None, keepdims: bool) -> Callab
 def _shortcut(rule: Rule, name: str, outline: Outline) -> Callable[[Array], Array | None]:
     """Return what takes scores with that outline to the result, where it can, and else to None."""
     call = call_without_scores(name, outline)
-    if call is None or library(call.xp) == "jax.numpy":
+    if call is None:
+        return partial(_promoted, rule, name, outline)
+    if library(call.xp) == "jax.numpy":
         return _nothing
 
     def known(x: Array) -> Array:
@@ -97,6 +106,14 @@ def _shortcut(rule: Rule, name: str, outline: Outline) -> Callable[[Array], Arra
     if library(call.xp) == "torch":
         return known
     return (loops() or _row).shortcut(rule.primal, call) or known
+
+
+def _promoted(rule: Rule, name: str, outline: Outline, x: Array) -> Array | None:
+    """Return the function of integers of NumPy, which would wrap; None of anything else."""
+    dtype, _, axis, keepdims, xp = outline
+    if library(xp) != "numpy" or dtype.kind not in "biu":
+        return None
+    return called(rule, name, xp.astype(x, result_dtype(xp, x=x)), axis, keepdims)
 
 
 def _nothing(x: Array) -> None:

@@ -19,6 +19,7 @@ from softmaxes._backends._sums import (
     bits_of,
     by_parts,
     free_of_nan,
+    kept,
     lowest,
     others,
     top,
@@ -66,17 +67,26 @@ def sums_of_kept(where: Array, x: Array, out: Array | None) -> Sums:
     return _sums(_terms_of_kept, place, maximum, are_right, out, scores, bits)
 
 
-def of_few(f: Callable[..., Array], x: Array) -> Array | None:
+def of_few(f: Callable[..., Array], x: Array, where: Array | None = None) -> Array | None:
     """Return the result of a few rows, if all are so moderate that no error state is raised."""
     x, bound = x.reshape(-1, x.shape[-1]), BOUNDS[x.dtype] / 4.0
-    if not (x.item(x.argmax()) <= bound and x.item(x.argmin()) >= -bound):
+    if where is not None:
+        x = kept(x, where)
+    place = top(x)
+    maximum = x.reshape(-1)[place][:, None]
+    if not (maximum.item(maximum.argmax()) <= bound and maximum.item(maximum.argmin()) >= -bound):
+        return None
+    if where is None:
+        are_within = x.item(x.argmin()) >= -bound
+    else:
+        are_within = np.count_nonzero(x >= -bound) == np.count_nonzero(where)
+    if not are_within:
         return None
     try:
         found = np.exp(x)
     except FloatingPointError:  # of a subnormal score, on some processors
         return None
-    place = top(x)
-    maximum, largest = x.reshape(-1)[place][:, None], found.reshape(-1)[place][:, None]
+    largest = found.reshape(-1)[place][:, None]
     s = Sums(x, found, maximum, largest, others(found, place), np.True_, is_shifted=False)
     return s.result(f).astype(x.dtype, copy=False)
 

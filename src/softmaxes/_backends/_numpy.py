@@ -15,7 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from softmaxes._arrays import Array, Arrays, Axes, Call, last_name, leaves, mapped, quiet, replaced
+from softmaxes._arrays import (
+    Array,
+    Arrays,
+    Axes,
+    Call,
+    broadcast,
+    last_name,
+    leaves,
+    mapped,
+    quiet,
+    replaced,
+)
 from softmaxes._backends import _columns, _cotangents, _moderate, _ordinary, _tempered
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS, FEW
@@ -92,7 +103,7 @@ def _matrix(a: Array, shape: tuple[int, ...], k: int) -> Array:
     if a.shape != shape:
         batch = shape[:-k] if math.prod(a.shape[:-k]) != 1 else a.shape[:-k]
         slices = shape[-k:] if math.prod(a.shape[-k:]) != 1 else a.shape[-k:]
-        a = np.broadcast_to(a, batch + slices)
+        a = a if a.shape == batch + slices else np.broadcast_to(a, batch + slices)
     return a.reshape(math.prod(a.shape[:-k]), math.prod(a.shape[-k:]))
 
 
@@ -182,8 +193,8 @@ def _are_plain(arrays: Arrays, *_: Any) -> bool:
 
 def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
     """Return the result where there is little to compute; None where there is more."""
-    x = arrays.x
-    if x.size > FEW or arrays.where is not None or state or loops() is not None:
+    x, where = arrays[:2]
+    if x.size > FEW or state or loops() is not None:
         return None
     if not x.dtype == call.dtype == call.working:
         return None
@@ -191,7 +202,10 @@ def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) 
     lies_in_rows, n = moved.flags.c_contiguous, math.prod(x.shape[a] for a in call.axis)
     if not lies_in_rows and x.size > COPIED * n:
         return None
-    y = _moderate.of_few(f, np.ascontiguousarray(_matrix(moved, moved.shape, len(call.axis))))
+    if where is not None:
+        where = _slices_last(broadcast(where, x.shape, np), call.axis, x.ndim)
+    rows = mapped(partial(_matrix, shape=moved.shape, k=len(call.axis)), (moved, where))
+    y = _moderate.of_few(f, *mapped(np.ascontiguousarray, rows))
     if y is None:
         return None
     y = _as_they_were(y, moved.shape, call.axis, reduced=FORMULAS[f].reduces)

@@ -18,7 +18,7 @@ from array_api_compat import torch as xp
 from torch.autograd import forward_ad
 
 from softmaxes import _rules, _states
-from softmaxes._arrays import Array, Arrays, Axes, Call, checked, leaves, mapped
+from softmaxes._arrays import Array, Arrays, Axes, Axis, Call, checked, leaves, mapped
 from softmaxes._backends import _torch_scores as _scores
 from softmaxes._backends import _torch_shared as _shared
 from softmaxes._rules import Rule, ingredients
@@ -59,9 +59,10 @@ def compute(f: Callable[..., Array], jvp: Callable[..., Array], *arguments: Any)
     return computed(f.__name__, jvp.__name__, arguments)
 
 
-def is_ordinary(x: Array, axis: int | None) -> bool:
+def is_ordinary(x: Array, axis: Axis) -> bool:
     """Tell whether scores alone are such that nothing in a call of them is to be refused or converted."""
-    return x.ndim > 0 and x.is_floating_point() and (axis is None or -x.ndim <= axis < x.ndim)
+    is_there = axis is None or (isinstance(axis, int) and -x.ndim <= axis < x.ndim)
+    return x.ndim > 0 and x.is_floating_point() and is_there
 
 
 def in_one_node(function: str, name: str, x: Array, axis: int | None, keepdims: bool) -> Array:
