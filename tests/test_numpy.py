@@ -574,6 +574,20 @@ def test_a_few_rows_of_any_byte_order_and_layout_have_the_bits_of_others(functio
         np.testing.assert_array_equal(y, expected)
 
 
+@every_function
+def test_lists_and_integers_have_the_bits_of_the_numbers_they_stand_for(function):
+    for x in ([0.5, -3.25, 7.0], [[1, 2], [3, 200]], (1, 2, 3), [True, False], [2**70, 1]):
+        expected = function(np.asarray(x, dtype="float64"), axis=-1)
+        for dtype in "uint8", "int8", "int64", "bool", ">i4":
+            if np.can_cast(np.min_scalar_type(x), dtype):
+                others = np.asarray(x).astype(dtype)
+                np.testing.assert_array_equal(function(others, axis=-1), expected)
+        found = function(x, axis=-1)
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype == "float64"
+        assert type(found) is type(expected)
+
+
 def many(x):
     """Return how many times x is no longer few entries."""
     return _moderate.FEW // x.size + 1

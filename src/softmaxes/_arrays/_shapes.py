@@ -124,7 +124,8 @@ def fitting(name: str, a: Array, scores: Scores) -> Array:
         return None
     if broadcast_shape(name, a, scores) != shape_of(scores.array):
         raise _misfit(name, a, scores)
-    return a[(*(None,) * (scores.array.ndim - a.ndim), ...)]
+    missing = scores.array.ndim - a.ndim
+    return a[(*(None,) * missing, ...)] if missing else a
 
 
 def _misfit(name: str, a: Array, scores: Scores) -> ValueError:

@@ -22,6 +22,6 @@ def mapped(f: Callable[[Array], Array], tree: Any) -> Any:
 
 def leaves(tree: Any) -> list[Array]:
     """Return the arrays of the tuples of tuples."""
-    found: list[Array] = []
-    mapped(found.append, tree)
-    return found
+    if not isinstance(tree, tuple):
+        return [] if tree is None else [tree]
+    return [leaf for part in tree if part is not None for leaf in leaves(part)]

@@ -193,7 +193,7 @@ def _are_plain(arrays: Arrays, *_: Any) -> bool:
 
 def _of_few(f: Callable[..., Array], call: Call, arrays: Arrays, *state: State) -> Array | None:
     """Return the result where there is little to compute; None where there is more."""
-    x, where = arrays[:2]
+    x, where, *_ = arrays
     if x.size > FEW or state or loops() is not None:
         return None
     if not x.dtype == call.dtype == call.working:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from softmaxes import _primals
-from softmaxes._arrays import Array, Arrays, Call, last_name
+from softmaxes._arrays import Array, Arrays, Call, broadcast, last_name
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba import _frames
 from softmaxes._backends._numba._columns import COLUMNS, LONG, at_once
@@ -127,7 +127,7 @@ def _working(x: Array) -> Any:
 
 def _mask(arrays: Arrays) -> Array | None:
     x, where, *_ = arrays
-    return None if where is None else np.ascontiguousarray(np.broadcast_to(where, x.shape))
+    return None if where is None else np.ascontiguousarray(broadcast(where, x.shape, np))
 
 
 def _place(out: Array, working: Any, wide: Any) -> Array:
