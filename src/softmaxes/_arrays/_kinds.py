@@ -237,10 +237,8 @@ def as_real(a: Any, dtype: Any, scores: Scores) -> Array:
     with quiet(scores.xp):
         if not isinstance(a, numbers.Real):
             return scores.xp.astype(a, dtype, copy=False)
-        if (
-            library(scores.xp) == "jax.numpy"
-        ):  # which moves an array of NumPy to the scores, in less time
-            return np.asarray(a, dtype=dtype)
+        if library(scores.xp) == "jax.numpy":
+            return np.asarray(a, dtype=dtype)  # JAX puts it beside the scores, in less time
         return scores.xp.asarray(a, dtype=dtype, device=device(scores.array))
 
 
