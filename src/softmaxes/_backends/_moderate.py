@@ -21,8 +21,8 @@ from softmaxes._backends._sums import (
     free_of_nan,
     kept,
     lowest,
+    maxima,
     others,
-    top,
     with_others,
 )
 
@@ -48,8 +48,7 @@ STALLS = (np.dtype(np.float64),)
 
 def sums(x: Array, out: Array | None, *, cut: int = 0) -> Sums:
     """Return the sums of rows, of which a mask has cut so many scores out, with the terms in out if there is one."""
-    place = top(x)
-    maximum = x.reshape(-1)[place][:, None]
+    place, maximum = maxima(x)
     are_right = are_within(BOUNDS[x.dtype], maximum, x, cut)
     masked = x.dtype in STALLS and bool(lowest(x) == -np.inf)
     return _sums(partial(terms, masked=masked), place, maximum, are_right, out, x)
@@ -59,8 +58,7 @@ def sums_of_kept(where: Array, x: Array, out: Array | None) -> Sums:
     """Return the sums of rows that are moderate where a mask keeps them, and above 0 somewhere."""
     z, bits = np.empty_like(x), np.empty(x.shape, f"i{x.itemsize}")
     by_parts(_keep_bits, where, x, bits, z)
-    place = top(z)
-    maximum = z.reshape(-1)[place][:, None]  # of what is kept, if it exceeds the 0 of what is not
+    place, maximum = maxima(z)  # of what is kept, if it exceeds the 0 of what is not
     are_right = are_within(BOUNDS[x.dtype], maximum, z, cut=0) & (maximum > 0.0)
     stalls_less = x.dtype in STALLS and lowest(x) >= -BOUNDS[x.dtype]
     scores = x if stalls_less else z
@@ -72,8 +70,7 @@ def of_few(f: Callable[..., Array], x: Array, where: Array | None = None) -> Arr
     x, bound = x.reshape(-1, x.shape[-1]), BOUNDS[x.dtype] / 4.0
     if where is not None:
         x = kept(x, where)
-    place = top(x)
-    maximum = x.reshape(-1)[place][:, None]
+    place, maximum = maxima(x)
     if not (maximum.item(maximum.argmax()) <= bound and maximum.item(maximum.argmin()) >= -bound):
         return None
     if where is None:

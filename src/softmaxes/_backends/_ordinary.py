@@ -13,7 +13,7 @@ import numpy as np
 
 from softmaxes import _states
 from softmaxes._arrays import Array
-from softmaxes._backends._sums import Sums, by_parts, free_of_nan, lowest, top, with_others
+from softmaxes._backends._sums import Sums, by_parts, free_of_nan, lowest, maxima, with_others
 from softmaxes._states import State
 
 __all__ = ["gaps", "sums", "sums_given", "terms"]
@@ -23,8 +23,7 @@ LONG = 1024  # entries of a row, beside which what is done once for each row cou
 
 def sums(x: Array, out: Array | None) -> Sums:
     """Return the sums of rows, with the terms in out if there is one."""
-    place = top(x)
-    maximum = x.reshape(-1)[place][:, None]
+    place, maximum = maxima(x)
     masked = bool(lowest(x) == -np.inf)
     found, rest = with_others(partial(terms, maximum, masked=masked), place, out, x)
     if np.isnan(rest).any() and not masked:  # x - M left the range

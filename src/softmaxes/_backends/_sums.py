@@ -32,6 +32,7 @@ __all__ = [
     "halved",
     "kept",
     "lowest",
+    "maxima",
     "others",
     "parts_of",
     "top",
@@ -174,6 +175,12 @@ def bits_of(where: Array, out: Array) -> Array:
     return bits
 
 
+def maxima(x: Array) -> tuple[Array, Array]:
+    """Return where the first maximum of each row is, and the maxima; NaN of a row that has one."""
+    place = top(x)
+    return place, x.reshape(-1)[place][:, None]
+
+
 def top(x: Array) -> Array:
     """Return where the first maximum of each row is, or its first NaN, in x with one axis."""
     first = x.argmax(-1) if x.shape[-1] <= TILE else _first_of_parts(x)
@@ -198,7 +205,12 @@ def by_parts(f: Callable[..., Any], *rows: Array) -> list[Any]:
 
 def lowest(x: Array) -> Array:
     """Return the lowest score of all rows that is not NaN."""
-    return _reduced(np.fmin, x.reshape(1, -1))
+    lows = by_parts(_lowest, x.reshape(1, -1))
+    return lows[0] if len(lows) == 1 else _lowest(np.concatenate(lows, -1))
+
+
+def _lowest(row: Array) -> Array:
+    return np.fmin.reduce(row, -1, keepdims=True)
 
 
 def with_others(
@@ -295,13 +307,6 @@ def halved(parts: Array, *, are_spare: bool = False) -> Array:
     finally:
         np.setbufsize(size)
     return total[0]
-
-
-def _reduced(f: np.ufunc, a: Array) -> Array:
-    if a.shape[-1] <= TILE:
-        return f.reduce(a, -1, keepdims=True)
-    found = by_parts(partial(_reduced, f), a)
-    return f.reduce(np.concatenate(found, -1), -1, keepdims=True)
 
 
 def free_of_nan(terms: Array) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from softmaxes._arrays import Array
 from softmaxes._backends import _moderate, _ordinary
-from softmaxes._backends._sums import Sums, free_of_nan, lowest, top, with_others
+from softmaxes._backends._sums import Sums, free_of_nan, lowest, maxima, with_others
 
 __all__ = ["sums"]
 
@@ -30,8 +30,7 @@ UPPER: dict[Any, Any] = {
 
 def sums(temperature: Array, x: Array, out: Array | None, *, cut: int = 0) -> Sums:
     """Return the sums of rows, of which a mask has cut so many scores out, with the terms in out if there is one."""
-    place = top(x)
-    maximum = x.reshape(-1)[place][:, None]
+    place, maximum = maxima(x)
     are_right = (temperature >= LEAST) & (temperature <= MOST)
     are_right = are_right & _moderate.are_within(np.finfo(x.dtype).max / 4, maximum, x, cut)
     masked = bool(lowest(x) == -np.inf)
