@@ -111,7 +111,9 @@ def test_the_program_is_as_long_for_a_large_array_as_for_a_small_one(jax, functi
         return jax.jit(f).lower(x, x).as_text().count("\n")
 
     for f in ways(jax, function).values():
-        assert lines(f, (3, 7)) == lines(f, (65_536, 50_257))
+        of_large = lines(f, (65_536, 50_257))
+        assert lines(f, (3, 7)) == lines(f, (64, 64)) == of_large
+        assert lines(f, (1, 4095)) < 2.5 * of_large  # a step for each half of few
 
 
 @every_function
