@@ -84,6 +84,10 @@ GROUPS = {
         for name, group in OF_LOOPS_TOO.items()
     },
     "JAX eager 8 entries, beside jax.nn": Group(partial(on_numpy.small, "jax")),
+    "JAX compiled small value, beside jax.nn": Group(partial(on_jax.times, "value", on_jax.SMALL)),
+    "JAX compiled small gradient, beside jax.nn": Group(
+        partial(on_jax.times, "gradient", on_jax.SMALL)
+    ),
 }
 BY_LENGTH, ROOFLINE = "softmax by length", "softmax roofline"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -17,9 +17,10 @@ import softmaxes as sm
 from measures import Measure, Pair
 from softmaxes._cli.bench import NAMES, scores
 
-__all__ = ["SHAPES", "compilation", "temporaries", "times"]
+__all__ = ["SHAPES", "SMALL", "compilation", "temporaries", "times"]
 
 SHAPES = {"(1, 1e6)": (1, 1_000_000), "(256, 4096)": (256, 4096), "(16384, 64)": (16_384, 64)}
+SMALL = {"(64, 128)": (64, 128), "(1000, 50)": (1000, 50)}  # that are not handed to loops
 COMPILATIONS = 5
 
 
@@ -33,9 +34,9 @@ class Compiled(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-def times(of: str) -> Iterator[Pair]:
+def times(of: str, shapes: Mapping[str, tuple[int, int]] = SHAPES) -> Iterator[Pair]:
     """Yield the functions, or their gradients, over dtypes, shapes, axes and masks."""
-    for what, case, ours, theirs, arguments in compiled():
+    for what, case, ours, theirs, arguments in compiled(shapes):
         if what == of:
             yield Pair(case, *(partial(waited, f, arguments) for f in (ours, theirs)))
 
@@ -81,9 +82,9 @@ def compile_times(f: Any, arguments: tuple[Any, ...]) -> tuple[float, float]:
     return end - start, end - middle
 
 
-def compiled() -> Iterator[Compiled]:
+def compiled(shapes: Mapping[str, tuple[int, int]] = SHAPES) -> Iterator[Compiled]:
     for dtype, (kind, rows), axis, where, name in product(
-        ("float32", "bfloat16"), SHAPES.items(), (-1, 0), (False, True), NAMES
+        ("float32", "bfloat16"), shapes.items(), (-1, 0), (False, True), NAMES
     ):
         shape = rows if axis == -1 else rows[::-1]
         x = jnp.asarray(scores(shape), dtype)
