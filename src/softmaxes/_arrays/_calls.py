@@ -129,8 +129,9 @@ def _of_known(name: str, x: Any, options: dict[str, Any], axis: Any, keepdims: A
     call = call_without_scores(name, outlined(x, axis, keepdims, xp))
     if call is None:
         return None
-    t = as_real(temperature, call.working, Scores(name, x, xp))
-    return call._replace(arrays=Arrays(x, where, t if t is None else t[(None,) * x.ndim]))
+    scores = Scores(name, x, xp)
+    t = fitting("temperature", as_real(temperature, call.working, scores), scores)
+    return call._replace(arrays=Arrays(x, where, t))
 
 
 def is_alone(axis: Any, keepdims: Any, options: dict[str, Any]) -> bool:

@@ -26,6 +26,7 @@ from softmaxes._arrays import (
     familiar,
     is_alone,
     is_compiled_by_torch,
+    is_kind,
     library,
     mapped,
     outlined,
@@ -60,8 +61,6 @@ def called(
     if (t := options.get("temperature")) is not None and type(t) in (int, float) and t == 1:
         options["temperature"] = None
     if is_alone(axis, keepdims, options):
-        if type(x) is list or type(x) is tuple:
-            x, _ = as_array(name, x)
         xp = None if type(x) in EAGER_JAX else familiar(x)
         if type(x) in EAGER_JAX:  # perhaps from now on
             return _compiled(rule, name, axis, keepdims)(x)
@@ -95,24 +94,23 @@ def _compiled(rule: Rule, name: str, axis: Axis, keepdims: bool) -> Callable[[Ar
 def _shortcut(rule: Rule, name: str, outline: Outline) -> Callable[[Array], Array | None]:
     """Return what takes scores with that outline to the result, where it can, and else to None."""
     call = call_without_scores(name, outline)
-    if call is None:
+    dtype, *_, xp = outline
+    if library(xp) == "numpy" and is_kind(dtype, ("bool", "integral"), xp):
         return partial(_promoted, rule, name, outline)
-    if library(call.xp) == "jax.numpy":
+    if call is None or library(xp) == "jax.numpy":
         return _nothing
 
     def known(x: Array) -> Array:
         return value(rule, call._replace(arrays=Arrays(x)))
 
-    if library(call.xp) == "torch":
+    if library(xp) == "torch":
         return known
     return (loops() or _row).shortcut(rule.primal, call) or known
 
 
-def _promoted(rule: Rule, name: str, outline: Outline, x: Array) -> Array | None:
-    """Return the function of integers of NumPy, which would wrap; None of anything else."""
-    dtype, _, axis, keepdims, xp = outline
-    if library(xp) != "numpy" or dtype.kind not in "biu":
-        return None
+def _promoted(rule: Rule, name: str, outline: Outline, x: Array) -> Array:
+    """Return the function of integers of NumPy, which would wrap."""
+    *_, axis, keepdims, xp = outline
     return called(rule, name, xp.astype(x, result_dtype(xp, x=x)), axis, keepdims)
 
 

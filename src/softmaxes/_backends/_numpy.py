@@ -103,7 +103,7 @@ def _matrix(a: Array, shape: tuple[int, ...], k: int) -> Array:
     if a.shape != shape:
         batch = shape[:-k] if math.prod(a.shape[:-k]) != 1 else a.shape[:-k]
         slices = shape[-k:] if math.prod(a.shape[-k:]) != 1 else a.shape[-k:]
-        a = a if a.shape == batch + slices else np.broadcast_to(a, batch + slices)
+        a = broadcast(a, batch + slices, np)
     return a.reshape(math.prod(a.shape[:-k]), math.prod(a.shape[-k:]))
 
 
