@@ -229,8 +229,8 @@ def _hand_all_to_loops() -> None:
     if loops() is not None and not HANDED_OVER:
         from softmaxes._backends import _jax_shared
 
-        HANDED_OVER.update(FEW=_jax_shared.FEW, DEVICES=_jax_shared.DEVICES)
-        _jax_shared.FEW, _jax_shared.DEVICES = 1, 2
+        HANDED_OVER.update(MANY=_jax_shared.MANY, DEVICES=_jax_shared.DEVICES)
+        _jax_shared.MANY, _jax_shared.DEVICES = 1, 2
 
 
 HANDED_OVER = {}  # what the package has there, if it is not what the tests have

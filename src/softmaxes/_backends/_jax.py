@@ -56,12 +56,11 @@ def compiled(f: Callable[..., Any], jvp: Callable[..., Array] | None) -> Any:
 @cache
 def _compiled(rule: Rule, axis: Axes, working: Any, dtype: Any, squeezed: bool) -> Any:
     def narrowed(x: Array, **options: Array) -> Array:
-        if _jax_shared.is_shared(rule, axis, arrays := Arrays(x, **options)):
-            y = _jax_shared.differentiable(rule, axis, working, dtype)(arrays)
-            return jnp.squeeze(y, axis) if squeezed else y
-        is_read_as_it_is = working != dtype and not options.keys() - {"where"}
-        x = x if is_read_as_it_is else x.astype(working)
-        y = _of_rows(rule, axis, Arrays(x, **options)).astype(dtype)
+        y = _jax_shared.apply(rule, axis, working, dtype, Arrays(x, **options))
+        if y is None:
+            is_read_as_it_is = working != dtype and not options.keys() - {"where"}
+            x = x if is_read_as_it_is else x.astype(working)
+            y = _of_rows(rule, axis, Arrays(x, **options)).astype(dtype)
         return jnp.squeeze(y, axis) if squeezed else y
 
     # A narrow input is half the size of what the rule keeps: keep the input instead.

@@ -22,19 +22,34 @@ from softmaxes._backends import _numpy
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._jax_modes import Modes, value_and_tangent
 from softmaxes._backends._threads import allowed, beside_threads_that_stay
-from softmaxes._backends._xla import DTYPES, arrays_of, registered
+from softmaxes._backends._xla import DTYPES, HANDLER, arrays_of, numbered, registered
 from softmaxes._rules import Rule
 
-__all__ = ["differentiable", "is_shared"]
+__all__ = ["apply"]
 
-FEW = 1 << 16  # entries, below which the way to NumPy is longer than the work
+MANY = 1 << 16  # entries, from which on a mask is not copied to their shape
+NARROW = 8  # columns, of which fewer take less time as rows
 DEVICES = 1  # of more, XLA would bring the parts of an array together first
 
 
-def is_shared(rule: Rule, axis: Axes, arrays: Arrays) -> bool:
-    """Tell whether NumPy computes the function, and its derivatives, of these arrays."""
-    is_known = np.dtype(arrays.x.dtype) in DTYPES.values()
-    if arrays.x.size < FEW or not is_known or not _numpy.has_pull(rule.pull, axis, arrays):
+def apply(rule: Rule, axis: Axes, working: Any, dtype: Any, arrays: Arrays) -> Array | None:
+    """Return the rule's function of arrays in the dtype `dtype`, or None where NumPy does not compute it."""
+    x, where, *options = arrays
+    if not _are_shared(rule, arrays):
+        return None
+    if where is not None and x.size < MANY:
+        arrays = Arrays(x, jnp.broadcast_to(where, x.shape), *options)
+    if _numpy.are_rows_or_columns(x, axis, NARROW):
+        y: Array = differentiable(rule, axis, working, dtype)(arrays)
+        return y
+    last = tuple(range(-len(axis), 0))
+    rows = jax.tree.map(lambda a: jnp.moveaxis(a, axis, last), arrays)
+    return jnp.moveaxis(differentiable(rule, last, working, dtype)(rows), last, axis)
+
+
+def _are_shared(rule: Rule, arrays: Arrays) -> bool:
+    is_known = arrays.x.size > 0 and np.dtype(arrays.x.dtype) in DTYPES.values()
+    if not is_known or not _numpy.has_loops(rule.pull, arrays):
         return False
     return jax.default_backend() == "cpu" and jax.device_count() <= DEVICES
 
@@ -104,21 +119,28 @@ def _by_rows(
         None if a is None else np.dtype(a.dtype)
         for a in (arrays.x, arrays.where, *(others or [None]), like)
     )
-    is_whole = arrays.where is None or arrays.where.shape == arrays.x.shape
-    size = _numpy.size_of(arrays.x, axis) if is_whole else None
-    name = _target(f, axis, np.dtype(working), kinds, template, size)
+    size = _numpy.size_of(arrays.x, axis) if _is_whole(arrays) else None
+    handler, number = _target(f, axis, np.dtype(working), kinds, template, size)
     result = jax.ShapeDtypeStruct(like.shape, like.dtype)
-    return jax.ffi.ffi_call(name, result, vmap_method="broadcast_all")(*leaves(arguments))
+    call = jax.ffi.ffi_call(registered(handler), result, vmap_method="broadcast_all")
+    return call(*leaves(arguments), call=np.array([number, *(size or ())], np.int64))
+
+
+def _is_whole(arrays: Arrays) -> bool:
+    return arrays.where is None or arrays.where.shape == arrays.x.shape
 
 
 @cache
-def _target(f: Any, axis: Axes, working: Any, kinds: Any, template: Any, size: Any) -> str:
+def _target(
+    f: Any, axis: Axes, working: Any, kinds: Any, template: Any, size: Any
+) -> tuple[int, int]:
+    """Return the address of a handler, and the number of what it is to do, or to do with what is left."""
     call = Call("x", Arrays(None), axis, working, kinds[-1], (), (), (), np)
-    framed = size and loops().framed(f, size, working, kinds)
+    run = loops().framed(f, size, working, kinds) if size else None
 
     def work(frame: int) -> None:
         with beside_threads_that_stay():
-            told = framed and framed(frame, allowed())
+            told = run and run(frame, allowed())
             if told is not None and not len(told):
                 return
             *flat, out = arrays_of(frame)
@@ -129,4 +151,4 @@ def _target(f: Any, axis: Axes, working: Any, kinds: Any, template: Any, size: A
             else:
                 _numpy.write_left(f, call, np.isfinite(told), *given, out=out)
 
-    return registered(work)
+    return loops().handler(run, HANDLER) if run else HANDLER, numbered(work)

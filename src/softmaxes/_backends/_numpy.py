@@ -36,8 +36,10 @@ from softmaxes._states import State
 
 __all__ = [
     "are_rows",
+    "are_rows_or_columns",
     "as_rows",
     "by_rows",
+    "has_loops",
     "has_pull",
     "size_of",
     "write_left",
@@ -237,12 +239,13 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
     return out
 
 
-def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
-    """Return the shape of matrices whose columns are the slices; None where their rows are not wide."""
+def _as_columns(x: Array, axis: Axes, wide: int | None = None) -> tuple[int, int, int] | None:
+    """Return the shape of matrices whose columns are the slices; None where their rows are not so wide."""
     _, n, columns = size = _across(x, axis)
     are_adjacent = axis == tuple(range(axis[0], axis[-1] + 1))
     by = loops() or _columns
-    wide = by.WIDE if n * columns >= min(math.prod(size), MATRIX) else FULL
+    if wide is None:
+        wide = by.WIDE if n * columns >= min(math.prod(size), MATRIX) else FULL
     is_taken = are_adjacent and 1 < n <= by.LONGEST.get(last_name(x.dtype), 0) and columns >= wide
     return size if is_taken else None
 
@@ -459,10 +462,18 @@ def _is_read(a: Array, call: Call) -> bool:
 
 def has_pull(f: Callable[..., Array], axis: Axes, arrays: Arrays) -> bool:
     """Tell whether there is a loop for a `pull` of these scores: without options, in rows or columns of memory."""
-    x, _, *options = arrays
-    if loops() is None or f not in loops().PULLS or any(a is not None for a in options):
-        return False
-    return are_rows(x, axis) or _as_columns(x, axis) is not None
+    return has_loops(f, arrays) and are_rows_or_columns(arrays.x, axis)
+
+
+def has_loops(f: Callable[..., Array], arrays: Arrays) -> bool:
+    """Tell whether there are loops for a `pull` of these scores, if they lie in rows of memory."""
+    _, _, *options = arrays
+    return loops() is not None and f in loops().PULLS and all(a is None for a in options)
+
+
+def are_rows_or_columns(x: Array, axis: Axes, wide: int | None = None) -> bool:
+    """Tell whether slices are rows of memory, or columns that a loop takes, if the array is contiguous."""
+    return are_rows(x, axis) or _as_columns(x, axis, wide) is not None
 
 
 def are_rows(x: Array, axis: Axes) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
+from functools import cache
 from itertools import count
 from struct import Struct
 from typing import Any
@@ -24,7 +25,7 @@ import numpy as np
 
 from softmaxes._arrays import Array
 
-__all__ = ["DTYPES", "arrays_of", "registered"]
+__all__ = ["DTYPES", "HANDLER", "arrays_of", "numbered", "registered"]
 
 VERSION = 0, 1
 DTYPES = {
@@ -37,35 +38,49 @@ EXECUTION = 3  # the stage of a call in which there is something to compute
 INTERNAL = 13  # the code of an error
 
 BUFFERS = "NPnPP"  # how many, their kinds, their addresses
-FRAME = Struct(f"NPPPi{BUFFERS}{BUFFERS}")  # API, context, stage, arguments, results
+FRAME = Struct(
+    f"NPPPi{BUFFERS}{BUFFERS}{BUFFERS}"
+)  # API, context, stage, arguments, results, attributes
 BUFFER = Struct("NPiPnP")  # dtype, data, rank, lengths
+ATTRIBUTE = Struct("iNP")  # dtype, length, numbers
 EXTENSION = Struct("NiPP")  # kind, next, metadata
 METADATA = Struct("NNPii")  # size, version
 ERROR = Struct("NPPi")  # message, code
 API = Struct("NPNPiiPP")  # version, internal, new error
 
-_numbers = count()
-_handlers: list[Any] = []  # of which XLA knows but the addresses
 _Handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+_names = map("softmaxes_{}".format, count())
+_works: list[Callable[[int], None]] = []
 
 
-def registered(work: Callable[[int], None]) -> str:
-    """Return a name by which XLA calls `work` of the address of a frame; an error becomes one of XLA's."""
+def numbered(work: Callable[[int], None]) -> int:
+    """Return the number for which the handler calls `work` of the address of a frame."""
+    _works.append(work)
+    return len(_works) - 1
 
-    def handler(frame: int) -> Any:
-        _, extension, api, _, stage, *_ = _read(FRAME, frame)
-        if extension:
-            _tell_version(extension)
-        elif stage == EXECUTION:
-            try:
-                work(frame)
-            except BaseException as error:  # noqa: BLE001  none finds its way through XLA
-                return _new_error(api, f"{type(error).__name__}: {error}")
-        return None
 
-    name = f"softmaxes_{next(_numbers)}"
-    _handlers.append(_Handler(handler))
-    known = jax.ffi.pycapsule(_handlers[-1])
+def _handle(frame: int) -> Any:
+    """Do what a frame asks for: the work of the first number of its only attribute."""
+    _, extension, api, _, stage, *_ = _read(FRAME, frame)
+    if extension:
+        _tell_version(extension)
+    elif stage == EXECUTION:
+        try:
+            _works[_number(frame)](frame)
+        except BaseException as error:  # noqa: BLE001  none finds its way through XLA
+            return _new_error(api, f"{type(error).__name__}: {error}")
+    return None
+
+
+_handler = _Handler(_handle)
+HANDLER: int = ctypes.cast(_handler, ctypes.c_void_p).value or 0  # its address
+
+
+@cache
+def registered(handler: int) -> str:
+    """Return the name by which XLA calls a handler, that of this module or one for which it does what is left."""
+    name = next(_names)
+    known = jax.ffi.pycapsule(ctypes.c_void_p(handler))
     jax.ffi.register_ffi_target(name, known, platform="cpu", api_version=1)
     return name
 
@@ -76,8 +91,18 @@ def _read(of: Struct, address: int) -> tuple[Any, ...]:
 
 def arrays_of(frame: int) -> list[Array]:
     """Return the arguments and results of a call."""
-    *_, n, _, arguments, _, _, m, _, results = _read(FRAME, frame)
+    fields = _read(FRAME, frame)
+    (n, _, arguments), (m, _, results) = fields[7:10], fields[12:15]
     return [*_arrays(n, arguments), *_arrays(m, results)]
+
+
+def _number(frame: int) -> int:
+    *_, attributes = _read(FRAME, frame)
+    (only,) = _read(Struct("P"), attributes)
+    _, _, numbers = _read(ATTRIBUTE, only)
+    number: int
+    (number,) = _read(Struct("q"), numbers)
+    return number
 
 
 def _arrays(n: int, addresses: int) -> list[Array]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from softmaxes._backends._numba import _frames
 from softmaxes._backends._numba._columns import COLUMNS, LONG, at_once
 from softmaxes._backends._numba._columns_pulled import PULLS_OF_COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
+from softmaxes._backends._numba._frames import handler
 from softmaxes._backends._numba._parts import (
     PART,
     PULLED,
@@ -57,6 +58,7 @@ __all__ = [
     "columns",
     "cotangents",
     "framed",
+    "handler",
     "loop_of",
     "of_columns",
     "reads",
@@ -172,27 +174,21 @@ def framed(
     if not all(reads(dtype, working) for dtype in (x, u, y) if dtype is not None):
         return None
     stored = tuple(dtype and _stored_as(dtype) for dtype in dtypes)
-    places, is_pull = (where and 1, u and (2 if where else 1)), f in PULLS
+    is_pull, arguments = f in PULLS, (where and 1, u and (2 if where else 1), stored)
+    run: Callable[[int, int], Array]
     if columns:
-        of = _frames.of_columns((PULLS_OF_COLUMNS if is_pull else COLUMNS)[f], *places, stored)
-        return partial(_at, of, size)
-    if n <= PART:
-        of = _frames.of_rows((PULLS if is_pull else ROWS)[f], *places, stored)
+        run = _frames.of_columns((PULLS_OF_COLUMNS if is_pull else COLUMNS)[f], *arguments)
+    elif n <= PART:
+        run = _frames.of_rows((PULLS if is_pull else ROWS)[f], *arguments)
     else:
         has_room = y == working or not (is_pull or f is _primals.softmax)
-        of = _frames.of_long_rows(
-            (PULLED if is_pull else VALUES)[f], *places, stored, None if has_room else working.type
-        )
-    return partial(_at, of, (n,))
+        room = None if has_room else working.type
+        run = _frames.of_long_rows((PULLED if is_pull else VALUES)[f], *arguments, room)
+    return run
 
 
 def _stored_as(dtype: Any) -> Any:
     return np.uint16 if _is_half(dtype) else dtype.type
-
-
-def _at(run: Any, size: tuple[int, ...], frame: int, limit: int) -> Array:
-    found: Array = run(frame, *size, limit)
-    return found
 
 
 def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
@@ -16,10 +16,12 @@ from softmaxes._backends._numba._vectors import lowered
 
 __all__ = [
     "SAID_FALSE",
+    "address_of",
     "as_c",
     "call",
     "freed",
     "fresh",
+    "leave_to",
     "matrix_at",
     "refuse_failure",
     "word_at",
@@ -28,6 +30,7 @@ __all__ = [
 
 WORD = ir.IntType(64)
 FAILED, SAID_FALSE = 1, 2
+LEFT = "softmaxes_left"
 
 
 def word_at(address: Any) -> int:
@@ -155,3 +158,46 @@ def _function_of_c(context: Any, module: Any, found: Any, known: Any) -> Any:
 def _note(builder: Any, condition: Any, ends: Any, bit: int) -> None:
     with builder.if_then(condition, likely=False):
         builder.atomic_rmw("or", ends, ir.Constant(WORD, bit), "monotonic")
+
+
+def address_of(f: Any) -> int:
+    """
+    Return the address of a function of C, of a word: it returns 0 if a compiled function of the word says True.
+
+    Else, or if memory does not suffice, it returns what the function at the address given to `leave_to` does.
+    """
+    raise NotImplementedError
+
+
+def leave_to(address: int) -> None:
+    """Name the function of C that does what is left, before any other is compiled or read from disk."""
+    binding.add_symbol(LEFT, address)
+
+
+def _typed_address_of(context: Any) -> Any:
+    def typed(f: Any) -> Any:
+        f.get_call_type(context, (types.int64,), {})
+        return types.int64
+
+    return typed
+
+
+def _emit_address_of(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    found = signature.args[0].dispatcher.overloads[types.int64,]
+    context.add_linking_libs([found.library])
+    of = ir.FunctionType(WORD, [WORD])
+    function = ir.Function(builder.module, of, builder.module.get_unique_name("of_c"))
+    function.linkage = "internal"
+    inside = ir.IRBuilder(function.append_basic_block())
+    status, y = context.call_internal_no_propagate(
+        inside, found.fndesc, found.signature, function.args
+    )
+    with inside.if_then(inside.and_(status.is_ok, y)):
+        inside.ret(ir.Constant(WORD, 0))
+    left = cgutils.get_or_insert_function(builder.module, of, LEFT)
+    inside.ret(inside.call(left, function.args))
+    return builder.ptrtoint(function, WORD)
+
+
+type_callable(address_of)(_typed_address_of)
+lower_builtin(address_of, types.Any)(_emit_address_of)

@@ -79,6 +79,7 @@ __all__ = [
     "fill",
     "halve_sums",
     "in_fours",
+    "lanes_used",
     "over_columns",
     "over_vectors",
     "put",
@@ -210,12 +211,13 @@ def _summing(term: Callable[..., Any]) -> Any:
 
     @inlined()
     def sums(x: Memory, where: Memory | None, n: int, state: Memory, terms: Memory | None) -> None:
+        lanes = lanes_used(n, x)
         for part in (SUM, ERROR, TOP):
-            fill(state, part, part + lanes_of(x), 0.0)
+            fill(state, part, part + lanes, 0.0)
         fill(state, HIGHEST, HIGHEST + 1, -np.inf)
         fill(state, LOWEST, LOWEST + 1, np.inf)
         add_all(n, x, state, where, terms)
-        _fold(state)
+        _fold(state, lanes)
 
     return sums
 
@@ -263,9 +265,18 @@ def fill(state: Memory, row: int, stop: int, number: float) -> None:
 
 
 @inlined()
-def _fold(state: Memory) -> None:
+def lanes_used(n: int, x: Memory) -> int:
+    """Return a power of 2: of the lanes among which n rows are summed, those behind as many have no terms."""
+    lanes: int = lanes_of(x)
+    while lanes // 2 >= n:
+        lanes //= 2
+    return lanes
+
+
+@inlined()
+def _fold(state: Memory, lanes: int) -> None:
     """Do what `folded` does of the sums and `without_highest` of the other two, for each column."""
-    zero, half = filled(state, 0.0), lanes_of(state) // 2
+    zero, half = filled(state, 0.0), lanes // 2
     while half:
         for lane in range(half):
             halve_sums(state, lane, half)
@@ -407,7 +418,7 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         real, height = real_of(x_all), n if has_terms and n <= LONG else 0
         room = np.empty((height + 1, together), real)
         found = room_of_slices(np.float64(0.0))
-        state = block_of(_room_of_columns(real(0.0)), 0, 0, together)
+        whole, lanes = _room_of_columns(real(0.0)), lanes_of(x_all)
         first = rows_after(turns, 0)
         while first < across * len(right):
             stop = end_of(turns, first, across * len(right))
@@ -421,6 +432,7 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
                 results = block_of(y_all, matrix * height_of_y, start, width)
                 terms = either(height > 0, block_of(memory_of(room), 0, 0, width), results)
                 are_right = block_of(memory_of(right), matrix, start, width)
+                state = block_of(whole, 0, 0, (width + lanes - 1) // lanes * lanes)
                 work(some, mask, of_u, terms, results, state, found, n, are_right)
             first = rows_after(turns, stop - first)
         room[0, 0] = 0.0  # up to here it must live, to which `terms` does not refer

@@ -19,6 +19,7 @@ from softmaxes._backends._numba._columns import (
     fill,
     halve_sums,
     in_fours,
+    lanes_used,
     over_columns,
     over_vectors,
     put,
@@ -36,7 +37,7 @@ from softmaxes._backends._numba._cotangents import (
     passes,
     second,
 )
-from softmaxes._backends._numba._numbers import inlined, lanes_of
+from softmaxes._backends._numba._numbers import inlined
 from softmaxes._backends._numba._slices import BELOW, DIVISOR, LARGEST
 from softmaxes._backends._numba._vectors import (
     Memory,
@@ -156,10 +157,11 @@ def _summing(
 
     @inlined()
     def sums(terms: Memory, where: Memory | None, u: Memory, n: int, state: Memory) -> None:
+        lanes = lanes_used(n, terms)
         for part in (SUM, ERROR):
-            fill(state, part, part + lanes_of(terms), 0.0)
+            fill(state, part, part + lanes, 0.0)
         add_all(n, terms, state, where, u)
-        half = lanes_of(terms) // 2
+        half = lanes // 2
         while half:
             for lane in range(half):
                 halve_sums(state, lane, half)

@@ -1,18 +1,29 @@
 """
 Calls of XLA, worked without the interpreter: from a frame of its foreign function interface to a loop.
 
-Arguments are scores, a mask if there is one, and cotangents if there are any, each contiguous.
+Arguments are scores, a mask if there is one, and cotangents if there are any, each contiguous. The only
+attribute is an array of integers: a number for who does what is left, the length of a slice, and the
+number of columns, 0 of rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from softmaxes._arrays import Array
-from softmaxes._backends._numba._calls import as_c, matrix_at, refuse_failure, word_at
+from softmaxes._backends._numba._calls import (
+    address_of,
+    as_c,
+    leave_to,
+    matrix_at,
+    refuse_failure,
+    word_at,
+    words_at,
+)
 from softmaxes._backends._numba._columns import at_once
 from softmaxes._backends._numba._numbers import compiled, inlined
 from softmaxes._backends._numba._parts import FOUND, PHASES
@@ -20,13 +31,39 @@ from softmaxes._backends._numba._parts import PART as LONGEST
 from softmaxes._backends._numba._pool import in_pool
 from softmaxes._backends._numba._shared import PART, turns_of, turns_of_phases
 
-__all__ = ["of_columns", "of_long_rows", "of_rows"]
+__all__ = ["handler", "of_columns", "of_long_rows", "of_rows"]
 
 BYTES = 8
-# The words of a frame, of the interface, and of a buffer.
-API, CONTEXT, ARGUMENTS, RESULTS = 2, 3, 9, 14
+# The words of a frame, of the interface, of a buffer, and of attributes.
+EXTENSION, API, CONTEXT, STAGE, ARGUMENTS, RESULTS, ATTRIBUTES = 1, 2, 3, 4, 9, 14, 20
 SCHEDULE = 17
 DATA, RANK, LENGTHS = 3, 4, 5
+NUMBERS = 2
+EXECUTION, HALF = 3, 0xFFFFFFFF  # the stage in which there is something to compute, in half a word
+
+
+def handler(run: Callable[..., Array], left: int) -> int:
+    """
+    Return the address of a handler of XLA's calls, which runs a loop on this thread if it has few entries.
+
+    The handler at the address `left` does all else: more entries, slices that are not right, other stages.
+    """
+    leave_to(left)
+    address: int = _handler(run)()
+    return address
+
+
+@cache
+def _handler(run: Any) -> Any:
+    @inlined()
+    def has_done(frame: int) -> bool:
+        if _word(frame, EXTENSION) != 0:
+            return False
+        if _word(frame, STAGE) & HALF != EXECUTION:
+            return True
+        return _length(frame, ARGUMENTS, 0) < 2 * PART and len(run(frame, 1)) == 0
+
+    return compiled()(lambda: address_of(has_done))
 
 
 @inlined()
@@ -37,11 +74,25 @@ def _word(address: int, place: int) -> int:
 @inlined()
 def _matrix(frame: int, place: int, i: int, columns: int, dtype: Any) -> Array:
     """Return an argument or a result as a matrix."""
+    address = _word(_word(_word(frame, place), i), DATA)
+    return matrix_at(address, _length(frame, place, i) // columns, columns, dtype)
+
+
+@inlined()
+def _length(frame: int, place: int, i: int) -> int:
+    """Return the number of entries of an argument or a result."""
     buffer = _word(_word(frame, place), i)
-    size = 1
+    n = 1
     for axis in range(_word(buffer, RANK)):
-        size *= _word(_word(buffer, LENGTHS), axis)
-    return matrix_at(_word(buffer, DATA), size // columns, columns, dtype)
+        n *= _word(_word(buffer, LENGTHS), axis)
+    return n
+
+
+@inlined()
+def _size(frame: int) -> tuple[int, int]:
+    """Return the length of a slice, and the number of columns."""
+    numbers = words_at(_word(_word(_word(frame, ATTRIBUTES), 0), NUMBERS), 3)
+    return numbers[1], numbers[2]
 
 
 @inlined()
@@ -71,7 +122,7 @@ def _reading(i: int | None, read: Any) -> Any:
 @cache
 def of_rows(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]) -> Any:
     """
-    Return a function of the address of a frame, the length of a row, and a number of threads.
+    Return a function of the address of a frame, and a number of threads.
 
     It calls the loop, and returns what the loop says of the rows if they are not all right. The mask and the
     cotangents are those arguments; the dtypes are of scores, mask, cotangents and results.
@@ -80,7 +131,8 @@ def of_rows(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]
     of_x, of_where, of_u, of_y = dtypes
     has_pairs = u is not None
 
-    def run(frame: int, n: int, limit: int) -> Array:
+    def run(frame: int, limit: int) -> Array:
+        n, _ = _size(frame)
         x = _matrix(frame, ARGUMENTS, 0, n, of_x)
         rows, mask = len(x), read_where(frame, n, of_where)
         y = _rows(frame, RESULTS, 0, rows, of_y)
@@ -111,7 +163,8 @@ def of_long_rows(
     has_pairs, room_of = u is not None, _itself if room is None else _fresh
     mask_of = _nothing if where is None else _one
 
-    def run(frame: int, n: int, limit: int) -> Array:
+    def run(frame: int, limit: int) -> Array:
+        n, _ = _size(frame)
         x = _matrix(frame, ARGUMENTS, 0, n, of_x)
         rows, parts = len(x), (n + LONGEST - 1) // LONGEST
         masks, all_u = read_where(frame, n, of_where), read_u(frame, rows, of_u)
@@ -148,12 +201,13 @@ def _fresh(y: Array, dtype: Any) -> Array:
 
 @cache
 def of_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]) -> Any:
-    """Return what `of_rows` does for columns, a function of the numbers of columns and their lengths."""
+    """Return what `of_rows` does, for columns."""
     read_where, read_u = _reading(where, _matrix), _reading(u, _matrix)
     of_x, of_where, of_u, of_y = dtypes
     rows_of = _no_rows if u is None else len
 
-    def run(frame: int, n: int, columns: int, limit: int) -> Array:
+    def run(frame: int, limit: int) -> Array:
+        n, columns = _size(frame)
         x = _matrix(frame, ARGUMENTS, 0, columns, of_x)
         y = _matrix(frame, RESULTS, 0, columns, of_y)
         mask, given = read_where(frame, columns, of_where), read_u(frame, columns, of_u)
