@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,8 @@ __all__ = ["PULLS_OF_COLUMNS"]
 
 def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
     """Return a loop over columns of scores and cotangents by two formulas of `_cotangents`."""
-    sum_of_products, write = passes(summand, result, _summing, _mapping)
+    sum_of_products, write = passes(summand, result, _summing, partial(_mapping, _put_all))
+    _, write_others = passes(summand, result, _summing, partial(_mapping, _put_others))
     sum_alone = _summing(given, second, is_written=False)
 
     @inlined()
@@ -78,11 +80,11 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
         if not has_dominant:
             write(n, p, where, u, state, g)
             return
-        write(n, p, where, u, state, p)  # where they are as exact as they can be, and near
-        _set_dominant(p, state, 0.0)
+        write_others(n, p, where, u, state, p)  # where they are as exact as they can be, and near
         sum_alone(p, None, p, n, state)
-        _set_dominant(p, state, -1.0)
-        _copy_all(n, p, g)
+        for i in range(x.length):
+            state[FOURTH, i] = -_sum(state, i)
+        _copy_all(n, p, state, g)
 
     return over_columns(work, has_terms=True)
 
@@ -96,35 +98,44 @@ def _find_dominant(terms: Memory, u: Memory, n: int, state: Memory, found: Memor
     for i in range(terms.length):
         has_dominant = has_dominant or found[LARGEST, i] > 0.5 * found[DIVISOR, i]
     if has_dominant:
-        _find_places(n, terms, state)
-        for i in range(terms.length):
-            if state[PLACE, i] >= 0.0:
-                state[THIRD, i] = u[int(state[PLACE, i]), i]
+        _find_places(n, terms, u, state)
     return has_dominant
 
 
 @inlined()
-def _find_place(row: int, start: int, places: Any, terms: Memory, state: Memory) -> None:
-    numbers = read(terms, row, start, places)
-    half = load(state, SECOND, start, numbers) * 0.5
-    place = select(numbers > half, filled(terms, row), load(state, PLACE, start, numbers))
-    store(state, PLACE, start, place)
+def _find_place(row: int, start: int, places: Any, terms: Memory, u: Memory, state: Memory) -> None:
+    numbers, of_u = read(terms, row, start, places), read(u, row, start, places)
+    is_dominant = numbers > load(state, SECOND, start, numbers) * 0.5
+    place, third = load(state, PLACE, start, numbers), load(state, THIRD, start, numbers)
+    store(state, PLACE, start, select(is_dominant, filled(terms, row), place))
+    store(state, THIRD, start, select(is_dominant, of_u, third))
 
 
 @inlined()
-def _copy(row: int, start: int, places: Any, p: Memory, g: Memory) -> None:
-    put(g, row, start, places, read(p, row, start, places))
+def _copy(row: int, start: int, places: Any, p: Memory, state: Memory, g: Memory) -> None:
+    """Write what p has, and the fourth number in the place of a probability above 1/2."""
+    numbers = read(p, row, start, places)
+    fourth = load(state, FOURTH, start, numbers)
+    put(g, row, start, places, select(_is_place(row, start, state, p), fourth, numbers))
+
+
+@inlined()
+def _is_place(row: int, start: int, state: Memory, like: Memory) -> Any:
+    return load(state, PLACE, start, filled(like, 0.0)) == filled(like, row)
+
+
+@inlined()
+def _put_others(g: Memory, row: int, start: int, places: Any, state: Memory, numbers: Any) -> None:
+    """Write numbers, and 0 in the place of a probability above 1/2."""
+    put(g, row, start, places, select(_is_place(row, start, state, g), 0.0, numbers))
+
+
+@inlined()
+def _put_all(g: Memory, row: int, start: int, places: Any, state: Memory, numbers: Any) -> None:
+    put(g, row, start, places, numbers)
 
 
 _find_places, _copy_all = over_vectors(_find_place), over_vectors(_copy)
-
-
-@inlined()
-def _set_dominant(g: Memory, state: Memory, factor: float) -> None:
-    """Write a multiple of the sums where probabilities above 1/2 are."""
-    for i in range(g.length):
-        if state[PLACE, i] >= 0.0:
-            g[int(state[PLACE, i]), i] = factor * _sum(state, i)
 
 
 @inlined()
@@ -192,7 +203,9 @@ def _numbers(state: Memory, start: int, terms: Memory) -> Any:
     return first, second, load(state, THIRD, start, like)
 
 
-def _mapping(probability: Callable[..., Any], of: Callable[..., Any]) -> Any:
+def _mapping(
+    put_some: Callable[..., None], probability: Callable[..., Any], of: Callable[..., Any]
+) -> Any:
     """Return a loop that writes `of(p, u, number, sum)` for the entries of columns."""
 
     @inlined()
@@ -209,7 +222,7 @@ def _mapping(probability: Callable[..., Any], of: Callable[..., Any]) -> Any:
         largest, divisor, number = _numbers(state, start, terms)
         p = probability(read(terms, row, start, places), None, largest, divisor)
         of_u = _read_kept(u, where, row, start, places)
-        put(g, row, start, places, of(p, of_u, number, load(state, FOURTH, start, p)))
+        put_some(g, row, start, places, state, of(p, of_u, number, load(state, FOURTH, start, p)))
 
     return over_vectors(write)
 

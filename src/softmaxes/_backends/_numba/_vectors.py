@@ -193,6 +193,7 @@ _operator(operator.lshift, None, _plain("shl"))
 _operator(operator.rshift, None, _plain("lshr"))
 _operator(operator.lt, _compared("<"), None, tells=True)
 _operator(operator.gt, _compared(">"), None, tells=True)
+_operator(operator.eq, _compared("=="), None, tells=True)
 _operator(min, _chosen("<"), None)
 _operator(max, _chosen(">"), None)
 
