@@ -486,7 +486,7 @@ def _log_softmax(
     x: Memory, where: Any, terms: Memory, y: Memory, state: Memory, found: Memory, n: int
 ) -> None:
     for i in range(x.length):
-        state[FIRST, i], state[SECOND, i] = -found[LOG, i], found[MAXIMUM, i]
+        state[FIRST, i], state[SECOND, i] = -abs(found[LOG, i]), found[MAXIMUM, i]
     _subtract(n, x, where, state, y)
 
 

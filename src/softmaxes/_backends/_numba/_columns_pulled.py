@@ -75,18 +75,30 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
         has_dominant = _find_dominant(p, u, n, state, found)
         sum_of_products(p, where, u, n, state)
         for i in range(x.length):
-            state[FOURTH, i] = total = _sum(state, i)
-            right[0, i] = total if found[BELOW, i] >= 0.0 else np.nan
+            state[FOURTH, i] = right[0, i] = _sum(state, i)
         if not has_dominant:
             write(n, p, where, u, state, g)
+            _end(g, found, n, right)
             return
         write_others(n, p, where, u, state, p)  # where they are as exact as they can be, and near
         sum_alone(p, None, p, n, state)
         for i in range(x.length):
             state[FOURTH, i] = -_sum(state, i)
         _copy_all(n, p, state, g)
+        _end(g, found, n, right)
 
     return over_columns(work, has_terms=True)
+
+
+@inlined()
+def _end(g: Memory, found: Memory, n: int, right: Memory) -> None:
+    """Write NaN for a column without a sum, and the cotangents of one without support."""
+    for i in range(g.length):
+        if np.isnan(found[BELOW, i]):
+            right[0, i] = np.nan
+        elif found[BELOW, i] < 0.0:
+            for row in range(n):
+                g[row, i] = 0.0
 
 
 @inlined()
@@ -249,7 +261,8 @@ def _logsumexp(
     write_divisors(state, found, x.length)
     _scale(n, terms, u, state, g)
     for i in range(x.length):
-        right[0, i] = u[0, i] if found[BELOW, i] >= 0.0 else np.nan
+        right[0, i] = u[0, i]
+    _end(g, found, n, right)
 
 
 @inlined()

@@ -145,13 +145,21 @@ def _over_scores(of_row: Callable[..., Any]) -> Any:
                     row, terms_of_row = begin + i, row_of(terms, i)
                     scale = found[LARGEST, i], found[DIVISOR, i]
                     total = of_row(terms_of_row, mask, of_u, row, scale, terms_of_row, of_g)
-                    sums[row] = total if found[BELOW, i] >= 0.0 else np.nan
+                    sums[row] = np.nan if np.isnan(found[BELOW, i]) else total
+                    if found[BELOW, i] < 0.0:  # of no support
+                        _clear(of_g, row)
                     all_are_right = all_are_right and np.isfinite(sums[row])
             first = rows_after(turns, stop - first)
         room[0, 0] = 0.0  # up to here it must live, to which `terms` does not refer
         return all_are_right
 
     return compiled()(loop)
+
+
+@inlined()
+def _clear(g: Memory, row: int) -> None:
+    for i in range(g.length):
+        g[row, i] = 0.0
 
 
 @inlined()

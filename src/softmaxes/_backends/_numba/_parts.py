@@ -234,7 +234,7 @@ def _softmax(part: _Row, known: Memory) -> None:
 
 @inlined()
 def _log_softmax(part: _Row, known: Memory) -> None:
-    subtract(part.x, part.where, 0, (-known[LOG, 0], known[MAXIMUM, 0]), part.y)
+    subtract(part.x, part.where, 0, (-abs(known[LOG, 0]), known[MAXIMUM, 0]), part.y)
 
 
 @inlined()
@@ -342,7 +342,8 @@ def _last(part: _Row, i: int, found: Array, known: Memory, sums: Array) -> None:
 def _tell(i: int, found: Array, known: Memory, sums: Array) -> None:
     """Write a number that is finite where the cotangents are right."""
     if i == 0:
-        sums[0] = known[EXCESS, 0] + np.sum(found[:, TOTAL])
+        has_support = known[EXCESS, 0] >= 0.0
+        sums[0] = np.sum(found[:, TOTAL]) if has_support else np.nan
 
 
 _find_dominant, _end_dominant = _phase(FIRST, _first), _phase(LAST, _last)

@@ -212,7 +212,8 @@ def reduce_rows(
 def _reduce_row(row: Row, shifts: Memory, found: Memory, i: int) -> None:
     """Write what is found of a row, and for `find_largest` of what its terms are made."""
     maximum, is_far, below, top = near_sums(row, (0.0, 0.0))
-    scale = maximum - maximum, maximum - maximum
+    zero = real_of(row.x)(0.0)
+    scale = zero, zero
     if is_far:
         maximum, lowest = extremes(row.x, row.where, row.i)
         scale = scale_of(maximum, lowest)
@@ -316,7 +317,7 @@ def _softmax(row: Row, found: Memory, i: int, y: Memory) -> None:
 
 @inlined()
 def _log_softmax(row: Row, found: Memory, i: int, y: Memory) -> None:
-    subtract(row.x, row.where, row.i, (-found[LOG, i], found[MAXIMUM, i]), y)
+    subtract(row.x, row.where, row.i, (-abs(found[LOG, i]), found[MAXIMUM, i]), y)
 
 
 @inlined()

@@ -29,6 +29,7 @@ from softmaxes._backends._numba._vectors import (
     filled,
     load,
     room_of,
+    select,
     store,
 )
 
@@ -59,7 +60,8 @@ __all__ = [
 
 # The rows of an array of what is found of slices, in double precision: the maximum; the shift, the term
 # of the maximum, and the sum of all terms, with this shift; the same without the largest term, which is
-# of the size that it should be; S - 1, NaN where nothing is right, and log S.
+# of the size that it should be; S - 1, NaN where nothing is right, and log S. Where there is no support, the
+# maximum is 0, probabilities are 0 / 1, S - 1 is -1 and log S is -inf.
 MAXIMUM, SHIFT, LARGEST, DIVISOR, BELOW, EXCESS, LOG = range(7)
 TOGETHER = 64  # slices of which the logarithms are taken at once, or twice as many columns
 MOST = 2 * TOGETHER
@@ -141,21 +143,27 @@ def finish(found: Memory, slices: int, has_log: bool) -> None:
         excess = load(found, BELOW, i, zero) / near(exponent, zero, zero)
         store(found, EXCESS, i, excess)
         if has_log:
-            store(found, LOG, i, log1p(excess))
+            store(found, LOG, i, select(excess < 0.0, -np.inf, log1p(excess)))
 
 
 @inlined()
 def scale_of(maximum: Any, lowest: Any) -> Any:
     """Return the shift of a slice, by its scores above -inf, and by which power of 2 terms are raised."""
-    bound, zero = bound_of(maximum), maximum - maximum
+    bound = bound_of(maximum)
+    zero = bound - bound
     is_near = -bound <= lowest and -bound <= maximum <= bound
-    return (zero, zero) if is_near else (maximum, raised_of(maximum))
+    is_far = not is_near and maximum > -np.inf
+    return (maximum, raised_of(maximum)) if is_far else (zero, zero)
 
 
 @inlined()
 def write(found: Memory, i: int, maximum: Any, scale: Any, below: float, top: Any) -> None:
     """Write what is found of a slice, in order that `finish` finds the rest."""
     shift, raised = scale
+    if maximum == -np.inf and below == 0.0 and top == 0.0:  # of no support
+        found[MAXIMUM, i] = found[SHIFT, i] = 0.0
+        found[DIVISOR, i], found[BELOW, i] = 1.0, -1.0
+        return
     found[MAXIMUM, i], found[SHIFT, i] = maximum, shift
     found[DIVISOR, i] = below + np.float64(top)
     is_right = np.isfinite(maximum) and top > 0.0
