@@ -7,6 +7,7 @@ the arguments and the result it keeps nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -28,30 +29,44 @@ from softmaxes._rules import Rule
 __all__ = ["apply"]
 
 MANY = 1 << 16  # entries, from which on a mask is not copied to their shape
-NARROW = 8  # columns, of which fewer take less time as rows
+SHORT = 8  # entries of a slice, of which fewer take less time as a column
+NARROW = 8  # columns, of which fewer take less time as rows, if they are not short
+FULL = 64  # columns of each of several matrices, from which on short ones take less time where they are
 DEVICES = 1  # of more, XLA would bring the parts of an array together first
 
 
 def apply(rule: Rule, axis: Axes, working: Any, dtype: Any, arrays: Arrays) -> Array | None:
     """Return the rule's function of arrays in the dtype `dtype`, or None where NumPy does not compute it."""
     x, where, *options = arrays
-    if not _are_shared(rule, arrays):
+    if not _are_shared(rule, axis, arrays):
         return None
     if where is not None and x.size < MANY:
         arrays = Arrays(x, jnp.broadcast_to(where, x.shape), *options)
-    if _numpy.are_rows_or_columns(x, axis, NARROW):
-        y: Array = differentiable(rule, axis, working, dtype)(arrays)
-        return y
-    last = tuple(range(-len(axis), 0))
-    rows = jax.tree.map(lambda a: jnp.moveaxis(a, axis, last), arrays)
-    return jnp.moveaxis(differentiable(rule, last, working, dtype)(rows), last, axis)
+    to = _axes(x, axis)
+    moved = jax.tree.map(lambda a: jnp.moveaxis(a, axis, to), arrays)
+    return jnp.moveaxis(differentiable(rule, to, working, dtype)(moved), to, axis)
 
 
-def _are_shared(rule: Rule, arrays: Arrays) -> bool:
-    is_known = arrays.x.size > 0 and np.dtype(arrays.x.dtype) in DTYPES.values()
-    if not is_known or not _numpy.has_loops(rule.pull, arrays):
+def _are_shared(rule: Rule, axis: Axes, arrays: Arrays) -> bool:
+    x = arrays.x
+    is_known = x.size > 0 and np.dtype(x.dtype) in DTYPES.values()
+    if not is_known or _length(x, axis) < 2 or not _numpy.has_loops(rule.pull, arrays):
         return False
     return jax.default_backend() == "cpu" and jax.device_count() <= DEVICES
+
+
+def _length(x: Array, axis: Axes) -> int:
+    return math.prod(x.shape[a] for a in axis)
+
+
+def _axes(x: Array, axis: Axes) -> Axes:
+    """Return where to move the axes of slices, for these to be rows or columns that loops are fast on."""
+    if _length(x, axis) < SHORT:
+        is_one = math.prod(x.shape[: x.ndim + axis[0]]) == 1
+        stays = _numpy.are_columns(x, axis, 1 if is_one else FULL)
+        return axis if stays else tuple(range(-x.ndim, len(axis) - x.ndim))
+    stays = _numpy.are_rows(x, axis) or _numpy.are_columns(x, axis, NARROW)
+    return axis if stays else tuple(range(-len(axis), 0))
 
 
 @cache

@@ -35,8 +35,8 @@ from softmaxes._backends._threads import crew, each
 from softmaxes._states import State
 
 __all__ = [
+    "are_columns",
     "are_rows",
-    "are_rows_or_columns",
     "as_rows",
     "by_rows",
     "has_loops",
@@ -462,7 +462,8 @@ def _is_read(a: Array, call: Call) -> bool:
 
 def has_pull(f: Callable[..., Array], axis: Axes, arrays: Arrays) -> bool:
     """Tell whether there is a loop for a `pull` of these scores: without options, in rows or columns of memory."""
-    return has_loops(f, arrays) and are_rows_or_columns(arrays.x, axis)
+    x = arrays.x
+    return has_loops(f, arrays) and (are_rows(x, axis) or _as_columns(x, axis) is not None)
 
 
 def has_loops(f: Callable[..., Array], arrays: Arrays) -> bool:
@@ -471,9 +472,9 @@ def has_loops(f: Callable[..., Array], arrays: Arrays) -> bool:
     return loops() is not None and f in loops().PULLS and all(a is None for a in options)
 
 
-def are_rows_or_columns(x: Array, axis: Axes, wide: int | None = None) -> bool:
-    """Tell whether slices are rows of memory, or columns that a loop takes, if the array is contiguous."""
-    return are_rows(x, axis) or _as_columns(x, axis, wide) is not None
+def are_columns(x: Array, axis: Axes, wide: int) -> bool:
+    """Tell whether slices are columns of memory that a loop takes, at least so many side by side."""
+    return _as_columns(x, axis, wide) is not None
 
 
 def are_rows(x: Array, axis: Axes) -> bool:
