@@ -61,11 +61,10 @@ def _length(x: Array, axis: Axes) -> int:
 
 def _axes(x: Array, axis: Axes) -> Axes:
     """Return where to move the axes of slices, for these to be rows or columns that loops are fast on."""
-    if _length(x, axis) < SHORT:
-        is_one = math.prod(x.shape[: x.ndim + axis[0]]) == 1
-        stays = _numpy.are_columns(x, axis, 1 if is_one else FULL)
-        return axis if stays else tuple(range(-x.ndim, len(axis) - x.ndim))
-    stays = _numpy.are_rows(x, axis) or _numpy.are_columns(x, axis, NARROW)
+    if _numpy.are_rows(x, axis):
+        return axis
+    is_one = math.prod(x.shape[: x.ndim + axis[0]]) == 1
+    stays = _numpy.are_columns(x, axis, NARROW if is_one or _length(x, axis) >= SHORT else FULL)
     return axis if stays else tuple(range(-len(axis), 0))
 
 

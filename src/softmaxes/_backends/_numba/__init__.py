@@ -46,6 +46,7 @@ from softmaxes._backends._numba._parts import (
 from softmaxes._backends._numba._rows import ROWS
 from softmaxes._backends._numba._shared import PART as ENOUGH
 from softmaxes._backends._numba._shared import on_threads
+from softmaxes._backends._numba._short import PULLS_OF_SHORT_ROWS, SHORT, SHORT_ROWS
 from softmaxes._backends._sums import FORMULAS
 from softmaxes._backends._threads import workers_of
 
@@ -109,7 +110,8 @@ def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     working = _working(x)
     y = _place(out, working, np.float64 if FORMULAS[f].reduces else working)
     if x.shape[1] <= PART:
-        are_all = on_threads(ROWS[f], *x.shape, x, where, y, excess)
+        loop = (SHORT_ROWS if x.shape[1] < SHORT else ROWS)[f]
+        are_all = on_threads(loop, *x.shape, x, where, y, excess)
     else:
         room = _wide(y, x) if f is _primals.softmax else y
         are_all = long_row(f, x, where, room, y, excess)
@@ -178,6 +180,8 @@ def framed(
     run: Callable[[int, int], Array]
     if columns:
         run = _frames.of_columns((PULLS_OF_COLUMNS if is_pull else COLUMNS)[f], *arguments)
+    elif n < SHORT:
+        run = _frames.of_rows((PULLS_OF_SHORT_ROWS if is_pull else SHORT_ROWS)[f], *arguments)
     elif n <= PART:
         run = _frames.of_rows((PULLS if is_pull else ROWS)[f], *arguments)
     else:
@@ -229,7 +233,8 @@ def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array | None:
     x, where, u, sums = _stored(arrays.x), _mask(arrays), _stored(u), np.empty(len(out))
     g = _place(out, _working(x), _working(x))
     if x.shape[1] <= PART:
-        are_all = on_threads(PULLS[f], *x.shape, x, where, u, g, sums)
+        loop = (PULLS_OF_SHORT_ROWS if x.shape[1] < SHORT else PULLS)[f]
+        are_all = on_threads(loop, *x.shape, x, where, u, g, sums)
     else:
         are_all = long_row_pulled(f, x, where, u, _wide(g, x), g, sums)
     _put(g, out)

@@ -75,6 +75,7 @@ __all__ = [
     "SECOND",
     "SUM",
     "THIRD",
+    "WORKS",
     "at_once",
     "fill",
     "halve_sums",
@@ -85,6 +86,7 @@ __all__ = [
     "put",
     "read",
     "reduce_columns",
+    "room_of_columns",
     "write_divisors",
 ]
 
@@ -96,7 +98,7 @@ AHEAD = 4  # rows, after which a row is worked that is asked for now
 SUM, ERROR, TOP = 0, 16, 32
 HIGHEST, LOWEST, SHIFT, RAISED, FIRST, SECOND, THIRD, FOURTH = range(48, 56)
 PLACE = 56  # where a probability above 1/2 is
-_room_of_columns = room_of(57, MOST)
+room_of_columns = room_of(57, MOST)
 
 
 # A vector of columns ------------------------------------------------------------------------------
@@ -418,7 +420,7 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         real, height = real_of(x_all), n if has_terms and n <= LONG else 0
         room = np.empty((height + 1, together), real)
         found = room_of_slices(np.float64(0.0))
-        whole, lanes = _room_of_columns(real(0.0)), lanes_of(x_all)
+        whole, lanes = room_of_columns(real(0.0)), lanes_of(x_all)
         first = rows_after(turns, 0)
         while first < across * len(right):
             stop = end_of(turns, first, across * len(right))
@@ -442,8 +444,8 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
 
 def _ending(
     finished: Callable[..., None], *, has_terms: bool = False, has_log: bool = False
-) -> Any:
-    """Return a loop over columns, a few of which end by `finished(x, where, terms, y, state, found, n)`."""
+) -> Callable[..., None]:
+    """Return the work on a few columns, which ends by `finished(x, where, terms, y, state, found, n)`."""
 
     @inlined()
     def work(
@@ -463,7 +465,7 @@ def _ending(
             right[0, i] = found[EXCESS, i]
         finished(x, where, terms, y, state, found, n)
 
-    return over_columns(work, has_terms=has_terms)
+    return work
 
 
 @inlined()
@@ -506,9 +508,10 @@ def _excess(
         y[0, i] = found[EXCESS, i]
 
 
-COLUMNS = {
+WORKS = {
     _primals.softmax: _ending(_softmax, has_terms=True),
     _primals.log_softmax: _ending(_log_softmax, has_log=True),
     _primals.logsumexp: _ending(_logsumexp, has_log=True),
     _primals.excess: _ending(_excess),
 }
+COLUMNS = {f: over_columns(work, has_terms=f is _primals.softmax) for f, work in WORKS.items()}

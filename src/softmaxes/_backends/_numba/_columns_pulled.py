@@ -49,11 +49,11 @@ from softmaxes._backends._numba._vectors import (
     store,
 )
 
-__all__ = ["PULLS_OF_COLUMNS"]
+__all__ = ["PULLS_OF_COLUMNS", "WORKS_OF_PULLS"]
 
 
 def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
-    """Return a loop over columns of scores and cotangents by two formulas of `_cotangents`."""
+    """Return the work on a few columns of scores and cotangents by two formulas of `_cotangents`."""
     sum_of_products, write = passes(summand, result, _summing, partial(_mapping, _put_all))
     _, write_others = passes(summand, result, _summing, partial(_mapping, _put_others))
     sum_alone = _summing(given, second, is_written=False)
@@ -87,7 +87,7 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
         _copy_all(n, p, state, g)
         _end(g, found, n, right)
 
-    return over_columns(work, has_terms=True)
+    return work
 
 
 @inlined()
@@ -276,7 +276,8 @@ def _scale_some(
 
 _scale = over_vectors(_scale_some)
 
-PULLS_OF_COLUMNS = {
+WORKS_OF_PULLS = {
     **{rule.pull: _pulling(*formulas) for rule, formulas in FORMULAS.items()},
-    _rules.logsumexp.pull: over_columns(_logsumexp, has_terms=True),
+    _rules.logsumexp.pull: _logsumexp,
 }
+PULLS_OF_COLUMNS = {f: over_columns(work, has_terms=True) for f, work in WORKS_OF_PULLS.items()}

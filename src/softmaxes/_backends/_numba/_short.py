@@ -1,0 +1,108 @@
+"""Rows of few entries: turned, many at once, to columns in the nearest cache, and worked as these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from softmaxes._arrays import Array
+from softmaxes._backends._numba._columns import WORKS, room_of_columns
+from softmaxes._backends._numba._columns_pulled import WORKS_OF_PULLS
+from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of, real_of
+from softmaxes._backends._numba._shared import end_of, rows_after
+from softmaxes._backends._numba._slices import MOST, room_of_slices
+from softmaxes._backends._numba._vectors import Memory, block_of, memory_of, room_of
+
+__all__ = ["PULLS_OF_SHORT_ROWS", "SHORT", "SHORT_ROWS"]
+
+SHORT = 12  # entries of a row, of which fewer take less time as a column
+_room_of_turned = room_of(4 * SHORT, MOST)  # for scores, terms, cotangents and results
+
+
+@inlined()
+def _turn(rows: Memory | None, first: int, columns: Memory) -> None:
+    """Copy rows, as many as there are columns, to these."""
+    if rows is not None:
+        for i in range(columns.length):
+            for j in range(rows.length):
+                columns[j, i] = rows[first + i, j]
+
+
+@inlined()
+def _turn_back(columns: Memory, rows: Memory, first: int) -> None:
+    for i in range(columns.length):
+        for j in range(rows.length):
+            rows[first + i, j] = columns[j, i]
+
+
+@inlined()
+def _turned_mask(where: Array | None, first: int, width: int) -> Array | None:
+    return None if where is None else where[first : first + width].T.copy()
+
+
+def _over_rows(work: Callable[..., None]) -> Any:
+    """Return a loop over rows, of which a few at once are the columns that `work` of `over_columns` has."""
+
+    @inlined()
+    def loop(
+        turns: Array | None, x: Array, where: Array | None, u: Array | None, y: Array, right: Array
+    ) -> bool:
+        n, rows, real = x.shape[1], len(x), real_of(memory_of(x))
+        of_x, of_u, of_y, of_right = memory_of(x), memory_of(u), memory_of(y), memory_of(right)
+        room, whole = _room_of_turned(real(0.0)), room_of_columns(real(0.0))
+        found, lanes, all_are_right = room_of_slices(np.float64(0.0)), lanes_of(of_x), True
+        first = rows_after(turns, 0)
+        while first < rows:
+            stop = end_of(turns, first, rows)
+            for begin in range(first, stop, MOST):
+                width = min(MOST, stop - begin)
+                scores, terms = block_of(room, 0, 0, width), block_of(room, SHORT, 0, width)
+                pairs = block_of(room, 2 * SHORT, 0, width)
+                results = block_of(room, 3 * SHORT, 0, width)
+                state = block_of(whole, 0, 0, (width + lanes - 1) // lanes * lanes)
+                mask = _turned_mask(where, begin, width)
+                _turn(of_x, begin, scores)
+                _turn(of_u, begin, pairs)
+                are_right = block_of(of_right, 0, begin, width)
+                work(scores, memory_of(mask), pairs, terms, results, state, found, n, are_right)
+                _turn_back(results, of_y, begin)
+                _keep_alive(mask)
+                for i in range(width):
+                    all_are_right = all_are_right and np.isfinite(are_right[0, i])
+            first = rows_after(turns, stop - first)
+        return all_are_right
+
+    return loop
+
+
+@inlined()
+def _keep_alive(mask: Array | None) -> None:
+    """Use what is but memory to who reads it."""
+    if mask is not None:
+        mask[0, 0] = mask[0, 0]
+
+
+def _of_values(work: Callable[..., None]) -> Any:
+    over_rows = _over_rows(work)
+
+    def loop(turns: Array | None, x: Array, where: Array | None, y: Array, excess: Array) -> bool:
+        return bool(over_rows(turns, x, where, None, y, excess.reshape(1, len(x))))
+
+    return compiled()(loop)
+
+
+def _of_pairs(work: Callable[..., None]) -> Any:
+    over_rows = _over_rows(work)
+
+    def loop(
+        turns: Array | None, x: Array, where: Array | None, u: Array, y: Array, sums: Array
+    ) -> bool:
+        return bool(over_rows(turns, x, where, u, y, sums.reshape(1, len(x))))
+
+    return compiled()(loop)
+
+
+SHORT_ROWS = {f: _of_values(work) for f, work in WORKS.items()}
+PULLS_OF_SHORT_ROWS = {f: _of_pairs(work) for f, work in WORKS_OF_PULLS.items()}
