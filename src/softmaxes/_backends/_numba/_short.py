@@ -39,7 +39,7 @@ def _turn_back(columns: Memory, rows: Memory, first: int) -> None:
 
 @inlined()
 def _turned_mask(where: Array | None, first: int, width: int) -> Array | None:
-    return None if where is None else where[first : first + width].T.copy()
+    return where if where is None else where[first : first + width].T.copy()
 
 
 def _over_rows(work: Callable[..., None]) -> Any:
