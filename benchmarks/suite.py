@@ -73,6 +73,10 @@ OF_LOOPS_TOO = {
     ),
     "JAX compiled value, beside jax.nn": Group(partial(on_jax.times, "value")),
     "JAX compiled gradient, beside jax.nn": Group(partial(on_jax.times, "gradient")),
+    "JAX compiled small value, beside jax.nn": Group(partial(on_jax.times, "value", on_jax.SMALL)),
+    "JAX compiled small gradient, beside jax.nn": Group(
+        partial(on_jax.times, "gradient", on_jax.SMALL)
+    ),
     "JAX compiled bfloat16 temporaries, beside jax.nn": Group(on_jax.temporaries),
     "JAX time to compile, beside jax.nn": Group(on_jax.compilation),
 }
@@ -84,10 +88,6 @@ GROUPS = {
         for name, group in OF_LOOPS_TOO.items()
     },
     "JAX eager 8 entries, beside jax.nn": Group(partial(on_numpy.small, "jax")),
-    "JAX compiled small value, beside jax.nn": Group(partial(on_jax.times, "value", on_jax.SMALL)),
-    "JAX compiled small gradient, beside jax.nn": Group(
-        partial(on_jax.times, "gradient", on_jax.SMALL)
-    ),
 }
 BY_LENGTH, ROOFLINE = "softmax by length", "softmax roofline"
 

@@ -20,7 +20,7 @@ from softmaxes._cli.bench import NAMES, scores
 __all__ = ["SHAPES", "SMALL", "compilation", "temporaries", "times"]
 
 SHAPES = {"(1, 1e6)": (1, 1_000_000), "(256, 4096)": (256, 4096), "(16384, 64)": (16_384, 64)}
-SMALL = {"(64, 128)": (64, 128), "(1000, 50)": (1000, 50)}  # that are not handed to loops
+SMALL = {f"({rows}, {n})": (rows, n) for rows, n in ((8, 8), (64, 128), (1000, 50), (20_000, 10))}
 COMPILATIONS = 5
 
 

@@ -29,9 +29,8 @@ from softmaxes._rules import Rule
 __all__ = ["apply"]
 
 MANY = 1 << 16  # entries, from which on a mask is not copied to their shape
-SHORT = 8  # entries of a slice, of which fewer take less time as a column
-NARROW = 8  # columns, of which fewer take less time as rows, if they are not short
-FULL = 64  # columns of each of several matrices, from which on short ones take less time where they are
+NARROW = 8  # columns, of which fewer take less time as rows
+SHORT, FULL = 8, 64  # rows and columns: several matrices of fewer take less time as rows
 DEVICES = 1  # of more, XLA would bring the parts of an array together first
 
 
