@@ -13,7 +13,7 @@ from softmaxes._backends._numba._columns_pulled import WORKS_OF_PULLS
 from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of, real_of
 from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import MOST, room_of_slices
-from softmaxes._backends._numba._vectors import Memory, block_of, memory_of, room_of
+from softmaxes._backends._numba._vectors import Memory, block_of, either, memory_of, room_of
 
 __all__ = ["PULLS_OF_SHORT_ROWS", "SHORT", "SHORT_ROWS"]
 
@@ -38,8 +38,11 @@ def _turn_back(columns: Memory, rows: Memory, first: int) -> None:
 
 
 @inlined()
-def _turned_mask(where: Array | None, first: int, width: int) -> Array | None:
-    return where if where is None else where[first : first + width].T.copy()
+def _turn_mask(where: Array | None, first: int, width: int, columns: Array) -> None:
+    if where is not None:
+        for i in range(width):
+            for j in range(where.shape[1]):
+                columns[j, i] = where[first + i, j]
 
 
 def _over_rows(work: Callable[..., None]) -> Any:
@@ -53,7 +56,7 @@ def _over_rows(work: Callable[..., None]) -> Any:
         of_x, of_u, of_y, of_right = memory_of(x), memory_of(u), memory_of(y), memory_of(right)
         room, whole = _room_of_turned(real(0.0)), room_of_columns(real(0.0))
         found, lanes, all_are_right = room_of_slices(np.float64(0.0)), lanes_of(of_x), True
-        first = rows_after(turns, 0)
+        mask, first = np.empty((n, MOST), np.bool_), rows_after(turns, 0)
         while first < rows:
             stop = end_of(turns, first, rows)
             for begin in range(first, stop, MOST):
@@ -62,26 +65,20 @@ def _over_rows(work: Callable[..., None]) -> Any:
                 pairs = block_of(room, 2 * SHORT, 0, width)
                 results = block_of(room, 3 * SHORT, 0, width)
                 state = block_of(whole, 0, 0, (width + lanes - 1) // lanes * lanes)
-                mask = _turned_mask(where, begin, width)
+                _turn_mask(where, begin, width, mask)
                 _turn(of_x, begin, scores)
                 _turn(of_u, begin, pairs)
                 are_right = block_of(of_right, 0, begin, width)
-                work(scores, memory_of(mask), pairs, terms, results, state, found, n, are_right)
+                kept = either(False, memory_of(where), block_of(memory_of(mask), 0, 0, width))
+                work(scores, kept, pairs, terms, results, state, found, n, are_right)
                 _turn_back(results, of_y, begin)
-                _keep_alive(mask)
                 for i in range(width):
                     all_are_right = all_are_right and np.isfinite(are_right[0, i])
             first = rows_after(turns, stop - first)
+        mask[0, 0] = False  # up to here it must live, to which `kept` does not refer
         return all_are_right
 
     return loop
-
-
-@inlined()
-def _keep_alive(mask: Array | None) -> None:
-    """Use what is but memory to who reads it."""
-    if mask is not None:
-        mask[0, 0] = mask[0, 0]
 
 
 def _of_values(work: Callable[..., None]) -> Any:
