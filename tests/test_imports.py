@@ -40,6 +40,7 @@ NUMBA = (
     "_parts",
     "_rows",
     "_shared",
+    "_short",
     "_slices",
 )
 SEAM = {
