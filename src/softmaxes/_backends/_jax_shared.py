@@ -133,7 +133,8 @@ def _by_rows(
         for a in (arrays.x, arrays.where, *(others or [None]), like)
     )
     size = _numpy.size_of(arrays.x, axis) if _is_whole(arrays) else None
-    handler, number = _target(f, axis, np.dtype(working), kinds, template, size)
+    are_few = arrays.x.size < loops().FEW * _length(arrays.x, axis)
+    handler, number = _target(f, axis, np.dtype(working), kinds, template, size, are_few)
     result = jax.ShapeDtypeStruct(like.shape, like.dtype)
     call = jax.ffi.ffi_call(registered(handler), result, vmap_method="broadcast_all")
     return call(*leaves(arguments), call=np.array([number, *(size or ())], np.int64))
@@ -145,11 +146,11 @@ def _is_whole(arrays: Arrays) -> bool:
 
 @cache
 def _target(
-    f: Any, axis: Axes, working: Any, kinds: Any, template: Any, size: Any
+    f: Any, axis: Axes, working: Any, kinds: Any, template: Any, size: Any, are_few: bool
 ) -> tuple[int, int]:
     """Return the address of a handler, and the number of what it is to do, or to do with what is left."""
     call = Call("x", Arrays(None), axis, working, kinds[-1], (), (), (), np)
-    run = loops().framed(f, size, working, kinds) if size else None
+    run = loops().framed(f, size, working, kinds, are_few) if size else None
 
     def work(frame: int) -> None:
         with beside_threads_that_stay():

@@ -46,11 +46,12 @@ from softmaxes._backends._numba._parts import (
 from softmaxes._backends._numba._rows import ROWS
 from softmaxes._backends._numba._shared import PART as ENOUGH
 from softmaxes._backends._numba._shared import on_threads
-from softmaxes._backends._numba._short import PULLS_OF_SHORT_ROWS, SHORT, SHORT_ROWS
+from softmaxes._backends._numba._short import FEW, PULLS_OF_SHORT_ROWS, SHORT, SHORT_ROWS
 from softmaxes._backends._sums import FORMULAS
 from softmaxes._backends._threads import workers_of
 
 __all__ = [
+    "FEW",
     "LONGEST",
     "PART",
     "PULLS",
@@ -110,7 +111,7 @@ def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     working = _working(x)
     y = _place(out, working, np.float64 if FORMULAS[f].reduces else working)
     if x.shape[1] <= PART:
-        loop = (SHORT_ROWS if x.shape[1] < SHORT else ROWS)[f]
+        loop = (ROWS if len(x) < FEW or x.shape[1] >= SHORT else SHORT_ROWS)[f]
         are_all = on_threads(loop, *x.shape, x, where, y, excess)
     else:
         room = _wide(y, x) if f is _primals.softmax else y
@@ -164,13 +165,18 @@ def of_columns(f: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def framed(
-    f: Callable[..., Array], size: tuple[int, int], working: Any, dtypes: Sequence[Any]
+    f: Callable[..., Array],
+    size: tuple[int, int],
+    working: Any,
+    dtypes: Sequence[Any],
+    are_few: bool,
 ) -> Callable[[int, int], Array] | None:
     """
     Return what works calls of XLA, by the address of a frame and on up to so many threads; None where no loop does.
 
     The size is the length of a slice and the number of columns, 0 of rows. The dtypes are those of scores, mask,
-    cotangents and results, None of what there is not. It returns what the loop tells of slices, if not all are right.
+    cotangents and results, None of what there is not; slices are few if `are_few` says so. It returns what the loop
+    tells of slices, if not all are right.
     """
     (n, columns), (x, where, u, y) = size, dtypes
     if not all(reads(dtype, working) for dtype in (x, u, y) if dtype is not None):
@@ -180,7 +186,7 @@ def framed(
     run: Callable[[int, int], Array]
     if columns:
         run = _frames.of_columns((PULLS_OF_COLUMNS if is_pull else COLUMNS)[f], *arguments)
-    elif n < SHORT:
+    elif n < SHORT and not are_few:
         run = _frames.of_rows((PULLS_OF_SHORT_ROWS if is_pull else SHORT_ROWS)[f], *arguments)
     elif n <= PART:
         run = _frames.of_rows((PULLS if is_pull else ROWS)[f], *arguments)
@@ -233,7 +239,7 @@ def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array | None:
     x, where, u, sums = _stored(arrays.x), _mask(arrays), _stored(u), np.empty(len(out))
     g = _place(out, _working(x), _working(x))
     if x.shape[1] <= PART:
-        loop = (PULLS_OF_SHORT_ROWS if x.shape[1] < SHORT else PULLS)[f]
+        loop = (PULLS if len(x) < FEW or x.shape[1] >= SHORT else PULLS_OF_SHORT_ROWS)[f]
         are_all = on_threads(loop, *x.shape, x, where, u, g, sums)
     else:
         are_all = long_row_pulled(f, x, where, u, _wide(g, x), g, sums)

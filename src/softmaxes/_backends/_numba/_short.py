@@ -15,9 +15,10 @@ from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import MOST, room_of_slices
 from softmaxes._backends._numba._vectors import Memory, block_of, either, memory_of, room_of
 
-__all__ = ["PULLS_OF_SHORT_ROWS", "SHORT", "SHORT_ROWS"]
+__all__ = ["FEW", "PULLS_OF_SHORT_ROWS", "SHORT", "SHORT_ROWS"]
 
 SHORT = 12  # entries of a row, of which fewer take less time as a column
+FEW = 64  # rows, of which fewer do not
 _room_of_turned = room_of(4 * SHORT, MOST)  # for scores, terms, cotangents and results
 
 
