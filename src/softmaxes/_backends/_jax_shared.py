@@ -132,16 +132,13 @@ def _by_rows(
         None if a is None else np.dtype(a.dtype)
         for a in (arrays.x, arrays.where, *(others or [None]), like)
     )
-    size = _numpy.size_of(arrays.x, axis) if _is_whole(arrays) else None
+    is_whole = arrays.where is None or arrays.where.shape == arrays.x.shape
+    size = _numpy.size_of(arrays.x, axis) if is_whole else None
     are_few = arrays.x.size < loops().FEW * _length(arrays.x, axis)
     handler, number = _target(f, axis, np.dtype(working), kinds, template, size, are_few)
     result = jax.ShapeDtypeStruct(like.shape, like.dtype)
     call = jax.ffi.ffi_call(registered(handler), result, vmap_method="broadcast_all")
     return call(*leaves(arguments), call=np.array([number, *(size or ())], np.int64))
-
-
-def _is_whole(arrays: Arrays) -> bool:
-    return arrays.where is None or arrays.where.shape == arrays.x.shape
 
 
 @cache

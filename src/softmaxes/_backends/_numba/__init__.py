@@ -111,13 +111,20 @@ def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     working = _working(x)
     y = _place(out, working, np.float64 if FORMULAS[f].reduces else working)
     if x.shape[1] <= PART:
-        loop = (ROWS if len(x) < FEW or x.shape[1] >= SHORT else SHORT_ROWS)[f]
+        loop = _over_rows(f, x.shape[1], are_few=len(x) < FEW)
         are_all = on_threads(loop, *x.shape, x, where, y, excess)
     else:
         room = _wide(y, x) if f is _primals.softmax else y
         are_all = long_row(f, x, where, room, y, excess)
     _put(y, out)
     return None if are_all else ~np.isnan(excess)
+
+
+def _over_rows(f: Callable[..., Array], n: int, *, are_few: bool) -> Any:
+    """Return the loop over rows of n entries for a formula of `_primals`, or the `pull` of a rule."""
+    if n < SHORT and not are_few:
+        return (PULLS_OF_SHORT_ROWS if f in PULLS else SHORT_ROWS)[f]
+    return (PULLS if f in PULLS else ROWS)[f]
 
 
 def _stored(a: Array) -> Array:
@@ -186,10 +193,8 @@ def framed(
     run: Callable[[int, int], Array]
     if columns:
         run = _frames.of_columns((PULLS_OF_COLUMNS if is_pull else COLUMNS)[f], *arguments)
-    elif n < SHORT and not are_few:
-        run = _frames.of_rows((PULLS_OF_SHORT_ROWS if is_pull else SHORT_ROWS)[f], *arguments)
     elif n <= PART:
-        run = _frames.of_rows((PULLS if is_pull else ROWS)[f], *arguments)
+        run = _frames.of_rows(_over_rows(f, n, are_few=are_few), *arguments)
     else:
         has_room = y == working or not (is_pull or f is _primals.softmax)
         room = None if has_room else working.type
@@ -239,7 +244,7 @@ def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array | None:
     x, where, u, sums = _stored(arrays.x), _mask(arrays), _stored(u), np.empty(len(out))
     g = _place(out, _working(x), _working(x))
     if x.shape[1] <= PART:
-        loop = (PULLS if len(x) < FEW or x.shape[1] >= SHORT else PULLS_OF_SHORT_ROWS)[f]
+        loop = _over_rows(f, x.shape[1], are_few=len(x) < FEW)
         are_all = on_threads(loop, *x.shape, x, where, u, g, sums)
     else:
         are_all = long_row_pulled(f, x, where, u, _wide(g, x), g, sums)
