@@ -187,6 +187,50 @@ def test_without_axes_every_entry_is_a_slice(backend, dtype, function):
     )
 
 
+# Of many numbers, a compiler may take the maximum by instructions that drop a NaN.
+NORMALISERS_AND_LOSSES = {f.__name__: (f, 0) for f in FUNCTIONS.values()} | {
+    "entropy": (sm.entropy, 0),
+    "cross_entropy": (sm.cross_entropy, 1),
+    "kl_divergence": (sm.kl_divergence, 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("function", "n_more"), NORMALISERS_AND_LOSSES.values(), ids=NORMALISERS_AND_LOSSES
+)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_NaN_leaves_nothing_wherever_it_and_inf_stand(backend, dtype, function, n_more, axis):
+    n = 33
+    first, second = np.transpose(list(itertools.permutations(range(n), 2)))
+    rows, kept = np.arange(first.size), np.arange(n + 1) < n
+    x = np.ones((rows.size, n + 1), dtype)
+    x[rows, first], x[rows, second] = NAN, INF
+    arrays = x, np.broadcast_to(kept, x.shape)
+    x, where = (backend.asarray(np.moveaxis(a, 1, axis), a.dtype) for a in arrays)
+    found = backend.run(
+        unknown, function, x, xp=backend.xp, rest=n_more * (x,), axis=axis, where=where
+    )
+    for name, a in found.items():
+        a = backend.to_numpy(a)
+        outside = -INF if name == "log_softmax" else 0
+        is_slices = a.ndim == 2
+        a = np.moveaxis(a, axis, 1) if is_slices else a
+        expected = np.where(kept, NAN, outside) if is_slices else NAN
+        np.testing.assert_array_equal(a, np.broadcast_to(expected, a.shape), err_msg=name)
+
+
+def unknown(function, x, *, xp, rest, **options):
+    """Return the value and its derivatives."""
+    y, pullback = sm.vjp(function, x, *rest, **options)
+    v = xp.ones_like(x)
+    return {
+        function.__name__: y,
+        "vjp": pullback(xp.ones_like(y)),
+        "jvp": sm.jvp(function, x, v, *rest, **options)[1],
+        "hvp": sm.hvp(function, x, v, *rest, **options),
+    }
+
+
 @every_function
 @pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 2)])
 def test_nothing_comes_of_nothing(backend, dtype, function, shape):

@@ -73,6 +73,16 @@ def test_every_row_of_the_contract_holds_however_it_is_split(backend, dtype, row
         assert_is(row.softmax.value, p, backend, f"softmax, cut at {cut}")
 
 
+def test_a_NaN_leaves_nothing_wherever_it_and_inf_stand(backend, dtype):
+    first, second = np.transpose(list(itertools.permutations(range(33), 2)))
+    x = np.ones((first.size, 33), dtype)
+    x[range(first.size), first], x[range(first.size), second] = NAN, INF
+    x = backend.asarray(x, dtype)
+    state = backend.run(seen, x, 20, xp=backend.xp)
+    assert np.isnan(backend.to_numpy(online.logsumexp(state))).all()
+    assert np.isnan(backend.to_numpy(online.softmax(x, state))).all()
+
+
 @every_row
 def test_every_row_of_the_contract_has_its_derivatives_however_it_is_split(jax, row):
     if np.sum(np.equal(row.x, INF) & row.options.get("where", True)) > 1:

@@ -388,7 +388,8 @@ def _gaps(x: Array, maximum: Array, temperature: Array, *, xp: Namespace) -> tup
         lost = (z == -xp.inf) | ((temperature == 0.0) & (z <= 0.0))
         z, error = xp.where(lost, -xp.inf, quotient), low + error / temperature
         error = xp.where(xp.abs(error) < 1.0, error, 0.0)  # NaN where the temperature is 0 or inf
-    return xp.where(maximum == xp.inf, -xp.inf, z), error
+    # Not a selection: XLA on the CPU may find +inf past a NaN, which has to stay one.
+    return xp.minimum(z, xp.where(maximum == xp.inf, -maximum, xp.inf)), error
 
 
 def _finite(maximum: Array, *, xp: Namespace) -> Array:

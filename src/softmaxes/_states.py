@@ -81,6 +81,7 @@ def mean(p: Array, values: Array, *, axis: Axes, xp: Namespace) -> Array:
 
 def piece(maximum: Array, excess: Array, mean: Array, *, xp: Namespace) -> tuple[Array, ...]:
     """Return the fields of a state for entries with the given M, T and mean."""
+    maximum = xp.where(xp.isnan(excess), maximum + excess, maximum)  # XLA may find one past a NaN
     rest = excess * _power(maximum, _reference(maximum, xp=xp), xp=xp)
     low = None if mean is None else xp.zeros_like(mean)
     return maximum, rest, xp.zeros_like(rest), mean, low

@@ -132,6 +132,7 @@ def _kl_divergence_hvp(pair: Pair, arrays: Arrays, v: Array, *, axis: Axes, xp: 
     k = xp.where(p == 0.0, 0.0, centred(p, k, axis=axis, xp=xp))
     h = a * k - p * xp.sum(a * k, axis=axis, keepdims=True)
     h = sum_to_zero(is_dominant(p, arrays, axis=axis, xp=xp), h, axis=axis, xp=xp)
+    h = xp.where(p == 0.0, 0.0, h)  # of a slice with a NaN, a masked entry too
     return covariance(p, arrays, dr, axis=axis, xp=xp) + h
 
 
