@@ -210,12 +210,9 @@ def test_a_NaN_leaves_nothing_wherever_it_and_inf_stand(backend, dtype, function
     found = backend.run(
         unknown, function, x, xp=backend.xp, rest=n_more * (x,), axis=axis, where=where
     )
-    for name, a in found.items():
-        a = backend.to_numpy(a)
-        outside = -INF if name == "log_softmax" else 0
-        is_slices = a.ndim == 2
-        a = np.moveaxis(a, axis, 1) if is_slices else a
-        expected = np.where(kept, NAN, outside) if is_slices else NAN
+    for name, actual in found.items():
+        a, outside = backend.to_numpy(actual), -INF if name == "log_softmax" else 0
+        expected = NAN if a.ndim == 1 else np.moveaxis([np.where(kept, NAN, outside)], 1, axis)
         np.testing.assert_array_equal(a, np.broadcast_to(expected, a.shape), err_msg=name)
 
 
