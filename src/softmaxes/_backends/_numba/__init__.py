@@ -91,7 +91,8 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
     is_known = f in ROWS and call.axis == (-1,) and np.dtype(call.working) in BOUNDS
     if not is_known or call.dtype != call.working or not 0 < math.prod(call.shape) <= TILE:
         return None
-    loop, matrix = ROWS[f], (math.prod(call.shape[:-1]), n)
+    matrix = math.prod(call.shape[:-1]), n
+    loop = _over_rows(f, n, are_few=matrix[0] < FEW)
     reduces = FORMULAS[f].reduces
     place, shape = ((matrix[0], 1), call.reduced) if reduces else (matrix, call.shape)
 
@@ -99,7 +100,8 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
         if not x.flags.c_contiguous or x.dtype != call.dtype:
             return None
         y = np.empty(place, call.dtype)
-        are_right = loop(None, x.reshape(matrix), None, y, None)
+        excess = None if loop is ROWS[f] else np.empty((matrix[0], 1))
+        are_right = loop(None, x.reshape(matrix), None, y, excess)
         return y.reshape(shape)[()] if are_right else None
 
     return of_few
