@@ -19,6 +19,7 @@ from softmaxes._backends._numba._numbers import (
     far,
     inlined,
     lanes_of,
+    lowering_of,
     near,
     real_of,
 )
@@ -30,6 +31,7 @@ from softmaxes._backends._numba._rows import (
 )
 from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import (
+    BELOW,
     DIVISOR,
     EXCESS,
     LARGEST,
@@ -45,7 +47,7 @@ from softmaxes._backends._numba._slices import (
     finish,
     room_of_slices,
     scale_of,
-    write,
+    write_some,
 )
 from softmaxes._backends._numba._vectors import (
     BYTES,
@@ -61,6 +63,7 @@ from softmaxes._backends._numba._vectors import (
     prefetch,
     room_of,
     row_of,
+    select,
     store,
     store_first,
 )
@@ -77,6 +80,7 @@ __all__ = [
     "THIRD",
     "WORKS",
     "at_once",
+    "copy_to",
     "fill",
     "halve_sums",
     "in_fours",
@@ -90,7 +94,8 @@ __all__ = [
     "write_divisors",
 ]
 
-LONG = 1 << 14  # entries of a column, beyond which terms are written among the results
+ROOM = 1 << 23  # bytes of the terms of a few columns, of which more are written among the results
+LONG = ROOM // (4 * MOST)  # entries of a column, up to which there is room in single precision
 AHEAD = 4  # rows, after which a row is worked that is asked for now
 
 # The rows of an array of what is found of columns: sums side by side, as in the places of a vector of
@@ -333,6 +338,16 @@ def _find_scales(x: Memory, where: Memory | None, n: int, state: Memory) -> None
 
 
 @inlined()
+def copy_to(memory: Memory, row: int, width: int, found: Memory, number: int) -> None:
+    """Copy one of the numbers of slices to the first entries of a row."""
+    lanes, zero = lanes_of(found), filled(found, 0.0)
+    for i in range(0, width - lanes + 1, lanes):
+        store(memory, row, i, load(found, number, i, zero))
+    for i in range(width // lanes * lanes, width):
+        memory[row, i] = found[number, i]
+
+
+@inlined()
 def reduce_columns(
     x: Memory, where: Memory | None, n: int, state: Memory, terms: Memory | None, found: Memory
 ) -> None:
@@ -342,10 +357,12 @@ def reduce_columns(
     if _are_far(state):
         _find_scales(x, where, n, state)
         _far_sums(x, where, n, state, terms)
-    for i in range(x.length):
-        below = np.float64(state[SUM, i]) + np.float64(state[ERROR, i])
-        maximum, scale = state[HIGHEST, i], (state[SHIFT, i], state[RAISED, i])
-        write(found, i, maximum, scale, below, state[TOP, i])
+    zero = filled(found, 0.0)
+    for i in range(0, x.length, lanes_of(found)):
+        below = load(state, SUM, i, zero) + load(state, ERROR, i, zero)
+        scale = load(state, SHIFT, i, zero), load(state, RAISED, i, zero)
+        maximum, top = load(state, HIGHEST, i, zero), load(state, TOP, i, zero)
+        write_some(found, i, maximum, scale, below, top, lowering_of(state))
     if terms is not None:
         shift, raised = row_of(state, SHIFT), row_of(state, RAISED)
         find_largest(row_of(state, HIGHEST), shift, raised, found, x.length)
@@ -417,10 +434,11 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         columns, before = x.shape[1], _before_a_line(y)
         across = (before + columns + together - 1) // together
         x_all, where_all, u_all, y_all = memory_of(x), memory_of(where), memory_of(u), memory_of(y)
-        real, height = real_of(x_all), n if has_terms and n <= LONG else 0
-        room = np.empty((height + 1, together), real)
-        found = room_of_slices(np.float64(0.0))
-        whole, lanes = room_of_columns(real(0.0)), lanes_of(x_all)
+        real, lanes = real_of(x_all), lanes_of(x_all)
+        wide = min(together, (columns + lanes - 1) // lanes * lanes)
+        height = n if has_terms and n * wide * (BYTES // lanes) <= ROOM else 0
+        room = np.empty((height + 1, wide), real)
+        found, whole = room_of_slices(np.float64(0.0)), room_of_columns(real(0.0))
         first = rows_after(turns, 0)
         while first < across * len(right):
             stop = end_of(turns, first, across * len(right))
@@ -445,7 +463,7 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
 def _ending(
     finished: Callable[..., None], *, has_terms: bool = False, has_log: bool = False
 ) -> Callable[..., None]:
-    """Return the work on a few columns, which ends by `finished(x, where, terms, y, state, found, n)`."""
+    """Return the work on a few columns, which ends by `finished(x, where, terms, y, state, found, n)`, as for rows."""
 
     @inlined()
     def work(
@@ -460,9 +478,9 @@ def _ending(
         right: Memory,
     ) -> None:
         reduce_columns(x, where, n, state, terms if has_terms else None, found)
-        finish(found, x.length, has_log)
-        for i in range(x.length):
-            right[0, i] = found[EXCESS, i]
+        if not has_terms:
+            finish(found, x.length, has_log)
+        copy_to(right, 0, x.length, found, BELOW if has_terms else EXCESS)
         finished(x, where, terms, y, state, found, n)
 
     return work
@@ -471,8 +489,8 @@ def _ending(
 @inlined()
 def write_divisors(state: Memory, found: Memory, width: int) -> None:
     """Write the two numbers by which terms become probabilities."""
-    for i in range(width):
-        state[FIRST, i], state[SECOND, i] = found[LARGEST, i], found[DIVISOR, i]
+    copy_to(state, FIRST, width, found, LARGEST)
+    copy_to(state, SECOND, width, found, DIVISOR)
 
 
 @inlined()
@@ -487,8 +505,12 @@ def _softmax(
 def _log_softmax(
     x: Memory, where: Any, terms: Memory, y: Memory, state: Memory, found: Memory, n: int
 ) -> None:
-    for i in range(x.length):
-        state[FIRST, i], state[SECOND, i] = -abs(found[LOG, i]), found[MAXIMUM, i]
+    zero = filled(found, 0.0)
+    for i in range(0, x.length, lanes_of(found)):
+        log_sum = load(found, LOG, i, zero)  # -inf of no support
+        store(found, LOG, i, select(log_sum < 0.0, log_sum, log_sum * -1.0))
+    copy_to(state, FIRST, x.length, found, LOG)
+    copy_to(state, SECOND, x.length, found, MAXIMUM)
     _subtract(n, x, where, state, y)
 
 
@@ -496,16 +518,17 @@ def _log_softmax(
 def _logsumexp(
     x: Memory, where: Any, terms: Memory, y: Memory, state: Memory, found: Memory, n: int
 ) -> None:
-    for i in range(x.length):
-        y[0, i] = found[MAXIMUM, i] + found[LOG, i]
+    zero = filled(found, 0.0)
+    for i in range(0, x.length, lanes_of(found)):
+        store(found, LOG, i, load(found, MAXIMUM, i, zero) + load(found, LOG, i, zero))
+    copy_to(y, 0, x.length, found, LOG)
 
 
 @inlined()
 def _excess(
     x: Memory, where: Any, terms: Memory, y: Memory, state: Memory, found: Memory, n: int
 ) -> None:
-    for i in range(x.length):
-        y[0, i] = found[EXCESS, i]
+    copy_to(y, 0, x.length, found, EXCESS)
 
 
 WORKS = {

@@ -17,6 +17,7 @@ from softmaxes._backends._numba._columns import (
     SECOND,
     SUM,
     THIRD,
+    copy_to,
     fill,
     halve_sums,
     in_fours,
@@ -38,10 +39,11 @@ from softmaxes._backends._numba._cotangents import (
     passes,
     second,
 )
-from softmaxes._backends._numba._numbers import inlined
-from softmaxes._backends._numba._slices import BELOW, DIVISOR, LARGEST
+from softmaxes._backends._numba._numbers import inlined, lanes_of
+from softmaxes._backends._numba._slices import BELOW, DIVISOR, EXCESS, LARGEST
 from softmaxes._backends._numba._vectors import (
     Memory,
+    any_of,
     filled,
     kept_some,
     load,
@@ -74,16 +76,17 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
         write_divisors(state, found, x.length)
         has_dominant = _find_dominant(p, u, n, state, found)
         sum_of_products(p, where, u, n, state)
-        for i in range(x.length):
-            state[FOURTH, i] = right[0, i] = _sum(state, i)
+        _add_up(state, found, 1.0)
+        copy_to(state, FOURTH, x.length, found, EXCESS)
+        copy_to(right, 0, x.length, found, EXCESS)
         if not has_dominant:
             write(n, p, where, u, state, g)
             _end(g, found, n, right)
             return
         write_others(n, p, where, u, state, p)  # where they are as exact as they can be, and near
         sum_alone(p, None, p, n, state)
-        for i in range(x.length):
-            state[FOURTH, i] = -_sum(state, i)
+        _add_up(state, found, -1.0)
+        copy_to(state, FOURTH, x.length, found, EXCESS)
         _copy_all(n, p, state, g)
         _end(g, found, n, right)
 
@@ -93,7 +96,11 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
 @inlined()
 def _end(g: Memory, found: Memory, n: int, right: Memory) -> None:
     """Write NaN for a column without a sum, and the cotangents of one without support."""
-    for i in range(g.length):
+    zero, are_all = filled(found, 0.0), True
+    for i in range(0, g.length, lanes_of(found)):
+        has_sum = load(found, BELOW, i, zero) > -0.5
+        are_all = are_all and not any_of(select(has_sum, zero, 1.0) > 0.5)
+    for i in range(0 if are_all else g.length):
         if np.isnan(found[BELOW, i]):
             right[0, i] = np.nan
         elif found[BELOW, i] < 0.0:
@@ -106,8 +113,12 @@ def _find_dominant(terms: Memory, u: Memory, n: int, state: Memory, found: Memor
     """Write where probabilities above 1/2 are, with their cotangents, and tell whether there are any."""
     fill(state, THIRD, THIRD + 1, 0.0)
     fill(state, PLACE, PLACE + 1, -1.0)
-    has_dominant = False
-    for i in range(terms.length):
+    has_dominant, lanes, zero = False, lanes_of(found), filled(found, 0.0)
+    whole = terms.length // lanes * lanes
+    for i in range(0, whole, lanes):
+        largest, divisor = load(found, LARGEST, i, zero), load(found, DIVISOR, i, zero)
+        has_dominant = has_dominant or any_of(largest > divisor * 0.5)
+    for i in range(whole, terms.length):
         has_dominant = has_dominant or found[LARGEST, i] > 0.5 * found[DIVISOR, i]
     if has_dominant:
         _find_places(n, terms, u, state)
@@ -151,8 +162,12 @@ _find_places, _copy_all = over_vectors(_find_place), over_vectors(_copy)
 
 
 @inlined()
-def _sum(state: Memory, i: int) -> float:
-    return np.float64(state[SUM, i]) + np.float64(state[ERROR, i])
+def _add_up(state: Memory, found: Memory, sign: float) -> None:
+    """Write the sums of columns in double precision, or minus them, in the place of S - 1."""
+    zero = filled(found, 0.0)
+    for i in range(0, state.length, lanes_of(found)):
+        total = load(state, SUM, i, zero) + load(state, ERROR, i, zero)
+        store(found, EXCESS, i, total * sign)
 
 
 def _summing(

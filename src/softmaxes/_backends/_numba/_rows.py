@@ -19,6 +19,7 @@ from softmaxes._backends._numba._numbers import (
 )
 from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import (
+    BELOW,
     DIVISOR,
     EXCESS,
     LARGEST,
@@ -273,7 +274,8 @@ divide, subtract, copy = mapping(quotient), mapping(difference), mapping(_same)
 def _over_rows(
     finished: Callable[..., None], *, has_terms: bool = False, has_log: bool = False
 ) -> Any:
-    """Return a loop over rows, each of which ends by `finished(row, found, i, y)`."""
+    """Return a loop over rows, each of which ends by `finished(row, found, i, y)`, with terms by these alone."""
+    told = BELOW if has_terms else EXCESS
 
     def loop(
         turns: Array | None, x: Array, where: Array | None, y: Array, excess: Array | None
@@ -289,11 +291,12 @@ def _over_rows(
             for begin in range(first, stop, together):
                 count = min(together, stop - begin)
                 reduce_rows(scores, mask, begin, count, terms, shifts, found)
-                finish(found, count, has_log)
+                if not has_terms:
+                    finish(found, count, has_log)
                 for i in range(count):
-                    all_are_right = all_are_right and not np.isnan(found[EXCESS, i])
+                    all_are_right = all_are_right and not np.isnan(found[told, i])
                     if excess is not None:
-                        excess[begin + i, 0] = found[EXCESS, i]
+                        excess[begin + i, 0] = found[told, i]
                     row = Row(scores, mask, begin + i, row_of(terms, i))
                     finished(row, found, i, results)
             first = rows_after(turns, stop - first)

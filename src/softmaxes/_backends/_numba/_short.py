@@ -13,7 +13,16 @@ from softmaxes._backends._numba._columns_pulled import WORKS_OF_PULLS
 from softmaxes._backends._numba._numbers import compiled, inlined, lanes_of, real_of
 from softmaxes._backends._numba._shared import end_of, rows_after
 from softmaxes._backends._numba._slices import MOST, room_of_slices
-from softmaxes._backends._numba._vectors import Memory, block_of, either, memory_of, room_of
+from softmaxes._backends._numba._vectors import (
+    Memory,
+    block_of,
+    either,
+    filled,
+    folded,
+    load,
+    memory_of,
+    room_of,
+)
 
 __all__ = ["FEW", "PULLS_OF_SHORT_ROWS", "SHORT", "SHORT_ROWS"]
 
@@ -26,24 +35,37 @@ _room_of_turned = room_of(4 * SHORT, MOST)  # for scores, terms, cotangents and 
 def _turn(rows: Memory | None, first: int, columns: Memory) -> None:
     """Copy rows, as many as there are columns, to these."""
     if rows is not None:
-        for i in range(columns.length):
-            for j in range(rows.length):
+        for j in range(rows.length):
+            for i in range(columns.length):
                 columns[j, i] = rows[first + i, j]
 
 
 @inlined()
 def _turn_back(columns: Memory, rows: Memory, first: int) -> None:
-    for i in range(columns.length):
-        for j in range(rows.length):
+    for j in range(rows.length):
+        for i in range(columns.length):
             rows[first + i, j] = columns[j, i]
 
 
 @inlined()
 def _turn_mask(where: Array | None, first: int, width: int, columns: Array) -> None:
     if where is not None:
-        for i in range(width):
-            for j in range(where.shape[1]):
+        for j in range(where.shape[1]):
+            for i in range(width):
                 columns[j, i] = where[first + i, j]
+
+
+@inlined()
+def _are_finite(numbers: Memory) -> bool:
+    """Tell whether all numbers of a row are: none of them times 0 is anything else."""
+    lanes, zero = lanes_of(numbers), filled(numbers, 0.0)
+    whole, total = numbers.length // lanes * lanes, zero
+    for i in range(0, whole, lanes):
+        total = total + load(numbers, 0, i, zero) * 0.0
+    found = folded(total)
+    for i in range(whole, numbers.length):
+        found += numbers[0, i] * 0.0
+    return bool(found == 0.0)
 
 
 def _over_rows(work: Callable[..., None]) -> Any:
@@ -73,8 +95,7 @@ def _over_rows(work: Callable[..., None]) -> Any:
                 kept = either(False, memory_of(where), block_of(memory_of(mask), 0, 0, width))
                 work(scores, kept, pairs, terms, results, state, found, n, are_right)
                 _turn_back(results, of_y, begin)
-                for i in range(width):
-                    all_are_right = all_are_right and np.isfinite(are_right[0, i])
+                all_are_right = all_are_right and _are_finite(are_right)
             first = rows_after(turns, stop - first)
         mask[0, 0] = False  # up to here it must live, to which `kept` does not refer
         return all_are_right

@@ -56,6 +56,7 @@ __all__ = [
     "summed",
     "two_sum",
     "write",
+    "write_some",
 ]
 
 # The rows of an array of what is found of slices, in double precision: the maximum; the shift, the term
@@ -129,14 +130,15 @@ def find_largest(
     for i in range(0, slices, lanes_of(maximum)):
         scale = load(shift, 0, i, zero), load(raised, 0, i, zero)
         store(maximum, 0, i, far(load(maximum, 0, i, zero), *scale))
-    for i in range(slices):
-        found[LARGEST, i] = maximum[0, i]
+    wide = filled(found, 0.0)
+    for i in range(0, slices, lanes_of(found)):
+        store(found, LARGEST, i, load(maximum, 0, i, wide))
 
 
 @inlined()
 def finish(found: Memory, slices: int, has_log: bool) -> None:
     """Find S - 1, and its logarithm if that is needed, for several slices at once."""
-    for i in range(0, slices, 8):
+    for i in range(0, slices, lanes_of(found)):
         zero = filled(found, 0.0)
         exponent = load(found, MAXIMUM, i, zero) - load(found, SHIFT, i, zero)
         # In its own precision, as the term of the maximum is not: it is rounded.
@@ -169,6 +171,21 @@ def write(found: Memory, i: int, maximum: Any, scale: Any, below: float, top: An
     is_right = np.isfinite(maximum) and top > 0.0
     lowering = lowering_of(maximum) if raised > 0.0 else 1.0
     found[BELOW, i] = below * lowering if is_right else np.nan
+
+
+@inlined()
+def write_some(
+    found: Memory, i: int, maximum: Any, scale: Any, below: Any, top: Any, lowering: float
+) -> None:
+    """Do what `write` does of a slice, of several from one on, by vectors in double precision."""
+    shift, raised = scale
+    is_empty = (maximum == -np.inf) & (below == 0.0) & (top == 0.0)
+    is_right = (maximum > -np.inf) & (maximum < np.inf) & (top > 0.0)
+    lowered = select(raised > 0.0, below * lowering, below)
+    store(found, MAXIMUM, i, select(is_empty, 0.0, maximum))
+    store(found, SHIFT, i, select(is_empty, 0.0, shift))
+    store(found, DIVISOR, i, select(is_empty, 1.0, below + top))
+    store(found, BELOW, i, select(is_empty, -1.0, select(is_right, lowered, np.nan)))
 
 
 @inlined()

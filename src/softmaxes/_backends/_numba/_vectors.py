@@ -396,7 +396,7 @@ def room_of(rows: int, entries: int) -> Any:
 
 
 def load(a: Any, row: Any, start: Any, like: Any) -> Any:
-    """Return the numbers of a row from a start on, as many as in another vector."""
+    """Return the numbers of a row from a start on, as many as in another vector, and in its precision."""
     raise NotImplementedError
 
 
@@ -404,7 +404,10 @@ def load(a: Any, row: Any, start: Any, like: Any) -> Any:
 def _load(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     memory, *_, like = signature.args
     place, size = _place(context, builder, memory, like.lanes, *values[:3])
-    return _widened(builder, memory, builder.load(place, align=size))
+    numbers = _widened(builder, memory, builder.load(place, align=size))
+    if memory.dtype in types.real_domain and memory.dtype != like.dtype:
+        return builder.fpext(numbers, context.get_value_type(like))
+    return numbers
 
 
 def _widened(builder: Any, memory: MemoryType, loaded: Any) -> Any:
@@ -527,7 +530,7 @@ def _prefetch(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
 
 
 def store(a: Any, row: Any, start: Any, numbers: Any) -> None:
-    """Write numbers to a row of an array from a start on, if there is one."""
+    """Write numbers to a row of an array from a start on, if there is one, in its precision."""
     raise NotImplementedError
 
 
@@ -537,7 +540,11 @@ def _store(context: Any, builder: Any, signature: Any, *values: Any) -> Any:
     if memory == types.none:
         return context.get_dummy_value()
     place, size = _place(context, builder, memory, vector.lanes, *values[:3])
-    builder.store(_narrowed(builder, memory, values[3]), place, align=size)
+    numbers = values[3]
+    if memory.dtype in types.real_domain and memory.dtype != vector.dtype:
+        kind = context.get_value_type(VectorType(memory.dtype, vector.lanes))
+        numbers = builder.fptrunc(numbers, kind)
+    builder.store(_narrowed(builder, memory, numbers), place, align=size)
     return context.get_dummy_value()
 
 
