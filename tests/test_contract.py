@@ -200,11 +200,8 @@ NORMALISERS_AND_LOSSES = {f.__name__: (f, 0) for f in FUNCTIONS.values()} | {
 )
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_NaN_leaves_nothing_wherever_it_and_inf_stand(backend, dtype, function, n_more, axis):
-    n = 33
-    first, second = np.transpose(list(itertools.permutations(range(n), 2)))
-    rows, kept = np.arange(first.size), np.arange(n + 1) < n
-    x = np.ones((rows.size, n + 1), dtype)
-    x[rows, first], x[rows, second] = NAN, INF
+    x = np.insert(pairs_of_nan_and_inf(33, dtype), 33, 1, axis=1)
+    kept = np.arange(34) < 33
     arrays = x, np.broadcast_to(kept, x.shape)
     x, where = (backend.asarray(np.moveaxis(a, 1, axis), a.dtype) for a in arrays)
     found = backend.run(
@@ -214,6 +211,14 @@ def test_a_NaN_leaves_nothing_wherever_it_and_inf_stand(backend, dtype, function
         a, outside = backend.to_numpy(actual), -INF if name == "log_softmax" else 0
         expected = NAN if a.ndim == 1 else np.moveaxis([np.where(kept, NAN, outside)], 1, axis)
         np.testing.assert_array_equal(a, np.broadcast_to(expected, a.shape), err_msg=name)
+
+
+def pairs_of_nan_and_inf(n, dtype):
+    """Return rows of n ones, with NaN and +inf at every two places."""
+    first, second = np.transpose(list(itertools.permutations(range(n), 2)))
+    x, rows = np.ones((first.size, n), dtype), np.arange(first.size)
+    x[rows, first], x[rows, second] = NAN, INF
+    return x
 
 
 def unknown(function, x, *, xp, rest, **options):
