@@ -40,7 +40,7 @@ NUMBA = (
     "_parts",
     "_rows",
     "_shared",
-    "_short",
+    "_narrow",
     "_slices",
 )
 SEAM = {

@@ -29,8 +29,6 @@ from softmaxes._rules import Rule
 __all__ = ["apply"]
 
 MANY = 1 << 16  # entries, from which on a mask is not copied to their shape
-NARROW = 8  # columns, of which fewer take less time as rows
-SHORT, FULL = 8, 64  # rows and columns: several matrices of fewer take less time as rows
 DEVICES = 1  # of more, XLA would bring the parts of an array together first
 
 
@@ -60,10 +58,7 @@ def _length(x: Array, axis: Axes) -> int:
 
 def _axes(x: Array, axis: Axes) -> Axes:
     """Return where to move the axes of slices, for these to be rows or columns that loops are fast on."""
-    if _numpy.are_rows(x, axis):
-        return axis
-    is_one = math.prod(x.shape[: x.ndim + axis[0]]) == 1
-    stays = _numpy.are_columns(x, axis, NARROW if is_one or _length(x, axis) >= SHORT else FULL)
+    stays = _numpy.are_rows(x, axis) or _numpy.are_columns(x, axis)
     return axis if stays else tuple(range(-len(axis), 0))
 
 
@@ -151,15 +146,15 @@ def _target(
 
     def work(frame: int) -> None:
         with beside_threads_that_stay():
-            told = run and run(frame, allowed())
-            if told is not None and not len(told):
+            are_right = run and run(frame, allowed())
+            if are_right is not None and not len(are_right):
                 return
             *flat, out = arrays_of(frame)
             in_order = iter(flat)
             given = mapped(lambda _: next(in_order), template)
-            if told is None:
+            if are_right is None:
                 _numpy.written(f, call, *given, out=out)
             else:
-                _numpy.write_left(f, call, np.isfinite(told), *given, out=out)
+                _numpy.write_left(f, call, are_right, *given, out=out)
 
     return loops().handler(run, HANDLER) if run else HANDLER, numbered(work)

@@ -48,8 +48,6 @@ __all__ = [
 ]
 
 SMALL = 1 << 17  # entries of a tile of rows of any kind, which has about ten temporaries
-FULL = 64  # columns, from which on several small matrices of them take less time than rows
-MATRIX = 1 << 13  # entries of a matrix, from which on fewer columns do, where a loop takes those
 COPIED = 2048  # slices, up to which a copy of few entries to rows takes less than NumPy's calls for columns
 
 
@@ -239,15 +237,13 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
     return out
 
 
-def _as_columns(x: Array, axis: Axes, wide: int | None = None) -> tuple[int, int, int] | None:
+def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
     """Return the shape of matrices whose columns are the slices; None where their rows are not so wide."""
     _, n, columns = size = _across(x, axis)
     are_adjacent = axis == tuple(range(axis[0], axis[-1] + 1))
     by = loops() or _columns
-    if wide is None:
-        wide = by.WIDE if n * columns >= min(math.prod(size), MATRIX) else FULL
-    is_taken = are_adjacent and 1 < n <= by.LONGEST.get(last_name(x.dtype), 0) and columns >= wide
-    return size if is_taken else None
+    is_taken = 1 < n <= by.LONGEST.get(last_name(x.dtype), 0) and columns >= by.WIDE
+    return size if is_taken and are_adjacent else None
 
 
 def _across(x: Array, axis: Axes) -> tuple[int, int, int]:
@@ -269,7 +265,7 @@ def _write_columns(
     matrices, y = _as_matrices(size, *arguments, out=out)
     with quiet(np):
         are_right = loop(f, *matrices, y)
-        if not are_right.all():
+        if are_right is not None and not are_right.all():
             fill = _plain if f in FORMULAS else _fill
             _write_columns_left(partial(fill, f, call), matrices, y, are_right)
 
@@ -472,9 +468,9 @@ def has_loops(f: Callable[..., Array], arrays: Arrays) -> bool:
     return loops() is not None and f in loops().PULLS and all(a is None for a in options)
 
 
-def are_columns(x: Array, axis: Axes, wide: int) -> bool:
-    """Tell whether slices are columns of memory that a loop takes, at least so many side by side."""
-    return _as_columns(x, axis, wide) is not None
+def are_columns(x: Array, axis: Axes) -> bool:
+    """Tell whether slices are columns of memory that a loop takes."""
+    return _as_columns(x, axis) is not None
 
 
 def are_rows(x: Array, axis: Axes) -> bool:

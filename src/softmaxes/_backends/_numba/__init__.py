@@ -31,7 +31,7 @@ from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Call, broadcast, last_name
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba import _frames
-from softmaxes._backends._numba._columns import COLUMNS, LONG, at_once
+from softmaxes._backends._numba._columns import COLUMNS, LONG, at_once, blocks_of
 from softmaxes._backends._numba._columns_pulled import PULLS_OF_COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
 from softmaxes._backends._numba._frames import handler
@@ -46,7 +46,6 @@ from softmaxes._backends._numba._parts import (
 from softmaxes._backends._numba._rows import ROWS
 from softmaxes._backends._numba._shared import PART as ENOUGH
 from softmaxes._backends._numba._shared import on_threads
-from softmaxes._backends._numba._short import FEW, PULLS_OF_SHORT_ROWS, SHORT, SHORT_ROWS
 from softmaxes._backends._sums import FORMULAS
 from softmaxes._backends._threads import workers_of
 
@@ -71,7 +70,9 @@ __all__ = [
 TILE = 1 << 17  # entries of rows or columns between which a thread may change, if not more
 # Entries of a column of a dtype: a longer row is summed in parts, or narrow results have no place for terms.
 LONGEST = {"float32": PART, "float64": PART, "bfloat16": LONG}
-WIDE = 16  # columns, below which a row of them is hardly longer than what memory hands over at once
+SHORT = 12  # entries of a row, of which fewer take less time as a column
+FEW = 64  # rows, of which fewer do not
+WIDE = 2  # columns: even so few take less time than a copy to rows
 
 
 @cache
@@ -91,17 +92,18 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
     is_known = f in ROWS and call.axis == (-1,) and np.dtype(call.working) in BOUNDS
     if not is_known or call.dtype != call.working or not 0 < math.prod(call.shape) <= TILE:
         return None
-    matrix = math.prod(call.shape[:-1]), n
-    loop = _over_rows(f, n, are_few=matrix[0] < FEW)
-    reduces = FORMULAS[f].reduces
-    place, shape = ((matrix[0], 1), call.reduced) if reduces else (matrix, call.shape)
+    reduces, rows = FORMULAS[f].reduces, math.prod(call.shape[:-1])
+    place, shape = ((rows, 1), call.reduced) if reduces else ((rows, n), call.shape)
+    loop, is_turned = ROWS[f], _are_short(n, rows)
 
     def of_few(x: Array) -> Array | None:
         if not x.flags.c_contiguous or x.dtype != call.dtype:
             return None
         y = np.empty(place, call.dtype)
-        excess = None if loop is ROWS[f] else np.empty((matrix[0], 1))
-        are_right = loop(None, x.reshape(matrix), None, y, excess)
+        if is_turned:
+            are_right = _in_columns(COLUMNS[f], (rows, n, 1), x, None, None, y) is None
+        else:
+            are_right = loop(None, x.reshape(rows, n), None, y, None)
         return y.reshape(shape)[()] if are_right else None
 
     return of_few
@@ -109,12 +111,15 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
 
 def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     """Write the results of a formula of `_primals`; return for which rows they are right, None if for all."""
-    x, where, excess = _stored(arrays.x), _mask(arrays), np.empty((len(out), 1))
-    working = _working(x)
+    x, where, working = _stored(arrays.x), _mask(arrays), _working(_stored(arrays.x))
     y = _place(out, working, np.float64 if FORMULAS[f].reduces else working)
-    if x.shape[1] <= PART:
-        loop = _over_rows(f, x.shape[1], are_few=len(x) < FEW)
-        are_all = on_threads(loop, *x.shape, x, where, y, excess)
+    (m, n), excess = x.shape, np.empty((len(x), 1))
+    if _are_short(n, m):
+        are_right = _in_columns(COLUMNS[f], (m, n, 1), x, where, None, y)
+        _put(y, out)
+        return are_right
+    if n <= PART:
+        are_all = on_threads(ROWS[f], m, n, x, where, y, excess)
     else:
         room = _wide(y, x) if f is _primals.softmax else y
         are_all = long_row(f, x, where, room, y, excess)
@@ -122,11 +127,9 @@ def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     return None if are_all else ~np.isnan(excess)
 
 
-def _over_rows(f: Callable[..., Array], n: int, *, are_few: bool) -> Any:
-    """Return the loop over rows of n entries for a formula of `_primals`, or the `pull` of a rule."""
-    if n < SHORT and not are_few:
-        return (PULLS_OF_SHORT_ROWS if f in PULLS else SHORT_ROWS)[f]
-    return (PULLS if f in PULLS else ROWS)[f]
+def _are_short(n: int, rows: int) -> bool:
+    """Tell whether rows of n entries take less time as matrices of one column."""
+    return n < SHORT and rows >= FEW
 
 
 def _stored(a: Array) -> Array:
@@ -184,10 +187,11 @@ def framed(
     Return what works calls of XLA, by the address of a frame and on up to so many threads; None where no loop does.
 
     The size is the length of a slice and the number of columns, 0 of rows. The dtypes are those of scores, mask,
-    cotangents and results, None of what there is not; slices are few if `are_few` says so. It returns what the loop
-    tells of slices, if not all are right.
+    cotangents and results, None of what there is not; slices are few if `are_few` says so. It returns which slices
+    are right, if not all are.
     """
     (n, columns), (x, where, u, y) = size, dtypes
+    columns = columns or int(_are_short(n, 0 if are_few else FEW))
     if not all(reads(dtype, working) for dtype in (x, u, y) if dtype is not None):
         return None
     stored = tuple(dtype and _stored_as(dtype) for dtype in dtypes)
@@ -196,7 +200,7 @@ def framed(
     if columns:
         run = _frames.of_columns((PULLS_OF_COLUMNS if is_pull else COLUMNS)[f], *arguments)
     elif n <= PART:
-        run = _frames.of_rows(_over_rows(f, n, are_few=are_few), *arguments)
+        run = _frames.of_rows((PULLS if is_pull else ROWS)[f], *arguments)
     else:
         has_room = y == working or not (is_pull or f is _primals.softmax)
         room = None if has_room else working.type
@@ -208,27 +212,42 @@ def _stored_as(dtype: Any) -> Any:
     return np.uint16 if _is_half(dtype) else dtype.type
 
 
-def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array:
-    """Write the results of the columns of matrices to out, and return for which they are right."""
-    return ~np.isnan(_on_columns(COLUMNS[f], arrays, None, out))
+def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
+    """Write the results of the columns of matrices to out; return for which they are right, None if for all."""
+    return _in_matrices(COLUMNS[f], arrays, None, out)
 
 
-def columns_pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array:
-    """Write the cotangents of the columns of matrices by the `pull` of a rule; return for which they are right."""
-    return np.isfinite(_on_columns(PULLS_OF_COLUMNS[f], arrays, u, g))
+def columns_pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array | None:
+    """Write the cotangents of the columns of matrices by the `pull` of a rule, and return what `columns` does."""
+    return _in_matrices(PULLS_OF_COLUMNS[f], arrays, u, g)
 
 
-def _on_columns(loop: Any, arrays: Arrays, u: Array | None, out: Array) -> Array:
-    """Call a loop over the columns of matrices, and return what it says of each."""
+def _in_matrices(loop: Any, arrays: Arrays, u: Array | None, out: Array) -> Array | None:
     x, where, *_ = arrays
     where = where if where is None else np.ascontiguousarray(where)
-    flat = (a if a is None else _stored(a.reshape(-1, a.shape[-1])) for a in (x, where, u, out))
-    n, height_of_u, height_of_out = x.shape[1], 0 if u is None else u.shape[1], out.shape[1]
-    right = np.zeros((len(x), x.shape[2]))
-    width = at_once(len(x), x.shape[2], x.itemsize, workers_of(x.size // ENOUGH))
-    few = len(x) * -(-x.shape[2] // width)
-    on_threads(loop, few, n * width, (n, height_of_u, height_of_out, width), *flat, right)
-    return right
+    return _in_columns(
+        loop, x.shape, _stored(x), where, u if u is None else _stored(u), _stored(out)
+    )
+
+
+def _in_columns(
+    loop: Any,
+    size: tuple[int, ...],
+    x: Array,
+    where: Array | None,
+    u: Array | None,
+    y: Array,
+) -> Array | None:
+    """Call a loop over the columns of matrices of a size; return for which it is right, None if for all."""
+    matrices, n, columns = size
+    flat = [a if a is None else a.reshape(-1, columns) for a in (x, where, u, y)]
+    height_of_u, height_of_y = (0 if a is None else len(a) // matrices for a in flat[2:])
+    right = np.ones((matrices, columns), np.bool_)
+    width = at_once(matrices, columns, x.itemsize, workers_of(x.size // ENOUGH))
+    sizes = n, height_of_u, height_of_y, width
+    blocks = blocks_of(sizes, flat[3], right)
+    are_all = on_threads(loop, blocks, -(-x.size // blocks), sizes, *flat, right)
+    return None if are_all else right
 
 
 def cotangents(f: Any, p: Array, _: Arrays, u: Array, g: Array) -> Array | None:
@@ -244,10 +263,13 @@ def cotangents(f: Any, p: Array, _: Arrays, u: Array, g: Array) -> Array | None:
 def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array | None:
     """Write the cotangents of scores by the `pull` of a rule, and return what `rows` does."""
     x, where, u, sums = _stored(arrays.x), _mask(arrays), _stored(u), np.empty(len(out))
-    g = _place(out, _working(x), _working(x))
-    if x.shape[1] <= PART:
-        loop = _over_rows(f, x.shape[1], are_few=len(x) < FEW)
-        are_all = on_threads(loop, *x.shape, x, where, u, g, sums)
+    g, (m, n) = _place(out, _working(x), _working(x)), x.shape
+    if _are_short(n, m):
+        are_right = _in_columns(PULLS_OF_COLUMNS[f], (m, n, 1), x, where, u, g)
+        _put(g, out)
+        return are_right
+    if n <= PART:
+        are_all = on_threads(PULLS[f], m, n, x, where, u, g, sums)
     else:
         are_all = long_row_pulled(f, x, where, u, _wide(g, x), g, sums)
     _put(g, out)

@@ -8,12 +8,19 @@ cache. Their terms stay in the next, in room of their own, where they are not so
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from softmaxes import _primals
 from softmaxes._arrays import Array
+from softmaxes._backends._numba._narrow import (
+    gather,
+    keep,
+    matrices_at_once,
+    room_for,
+    scatter,
+)
 from softmaxes._backends._numba._numbers import (
     compiled,
     far,
@@ -56,6 +63,7 @@ from softmaxes._backends._numba._vectors import (
     either,
     filled,
     first_places,
+    folded,
     kept_some,
     load,
     load_first,
@@ -78,8 +86,9 @@ __all__ = [
     "SECOND",
     "SUM",
     "THIRD",
-    "WORKS",
+    "Folding",
     "at_once",
+    "blocks_of",
     "copy_to",
     "fill",
     "halve_sums",
@@ -144,20 +153,39 @@ def put(y: Memory, row: int, start: int, places: Any, numbers: Any) -> None:
 # A few columns ------------------------------------------------------------------------------------
 
 
+class Folding(NamedTuple):
+    """
+    How the sums of lanes are begun and brought together, for a vector of columns from `start` on.
+
+    All rows of `parts`, as many as there are lanes, begin with 0. `halve(state, lane, half, start)` adds the sums of
+    a lane to those of another. Of few rows each lane has one term at most, which lies in the rows of `terms`, and
+    `few(state, n, start)` brings n of them together in the same order.
+    """
+
+    parts: tuple[int, ...]
+    terms: int
+    halve: Callable[..., None]
+    few: Callable[..., None]
+
+
 def in_fours(
     known: Callable[..., Any],
     vector: Callable[..., Any],
     one: Callable[..., Any],
     four: Callable[..., Any],
     keep: Callable[..., None],
+    folding: Folding,
 ) -> Any:
     """
     Return a loop that adds n rows of columns as those of rows are added: four vectors at once, and the rest one by one.
 
     `known(state, lane, start, x)` are the sums of a lane and what else there is to know; with the latter,
     `vector(row, start, places, known, x, ...)` is a term, and the same again. `one(sums, a)` and
-    `four(sums, a, b, c, d)` add terms, and `keep` is given all that `known` returned, as it is then.
+    `four(sums, a, b, c, d)` add terms, and `keep` is given all that `known` returned, as it is then. The sums
+    are those of the first lane in the end.
     """
+    parts, terms, halve, fold_few = folding
+    fold = _folding_all(halve)
 
     @inlined()
     def of_four(
@@ -181,15 +209,103 @@ def in_fours(
         y, rest = vector(begin + i, start, places, rest, x, *others)
         keep(state, lane, start, one(sums, y), rest)
 
-    fours, ones = over_vectors(of_four), over_vectors(of_one)
+    @inlined()
+    def of_few(
+        _: int, start: int, places: Any, x: Memory, n: int, state: Memory, *others: Any
+    ) -> None:
+        _, rest = known(state, 0, start, x)
+        for row in range(n):
+            y, rest = vector(row, start, places, rest, x, *others)
+            store(state, terms + row, start, y + 0.0)  # as no sum is -0
+        fold_few(state, n, start)
+        sums, _ = known(state, 0, start, x)
+        keep(state, 0, start, sums, rest)
+
+    fours, ones, few = over_vectors(of_four), over_vectors(of_one), over_vectors(of_few)
 
     @inlined()
     def loop(n: int, x: Memory, state: Memory, *others: Any) -> None:
-        rows = n // (4 * lanes_of(x)) * lanes_of(x)
+        lanes = lanes_of(x)
+        if n <= lanes:
+            few(1, x, n, state, *others)
+            return
+        for part in parts:
+            fill(state, part, part + lanes, 0.0)
+        rows = n // (4 * lanes) * lanes
         fours(rows, x, 0, state, *others)
         ones(n - 4 * rows, x, 4 * rows, state, *others)
+        fold(state)
 
     return loop
+
+
+def _folding_all(halve: Callable[..., None]) -> Any:
+    """Return what brings the sums of all lanes together, for all columns."""
+
+    @inlined()
+    def fold(state: Memory) -> None:
+        lanes = lanes_of(state)
+        half = lanes // 2
+        while half:
+            for lane in range(half):
+                for start in range(0, state.length, lanes):
+                    halve(state, lane, half, start)
+            half //= 2
+
+    return fold
+
+
+@inlined()
+def halve_sums(state: Memory, lane: int, half: int, start: int) -> None:
+    zero = filled(state, 0.0)
+    for part in (SUM, ERROR):
+        a, b = load(state, part + lane, start, zero), load(state, part + lane + half, start, zero)
+        store(state, part + lane, start, a + b)
+
+
+@inlined()
+def lanes_used(n: int, x: Memory) -> int:
+    """Return a power of 2: of the lanes among which n rows are summed, those behind as many have no terms."""
+    lanes: int = lanes_of(x)
+    while lanes // 2 >= n:
+        lanes //= 2
+    return lanes
+
+
+@inlined()
+def _halve(state: Memory, lane: int, half: int, start: int) -> None:
+    """Do what `folded` does of the sums and `without_highest` of the other two."""
+    halve_sums(state, lane, half, start)
+    _halve_tops(state, lane, half, start)
+
+
+@inlined()
+def _halve_tops(state: Memory, lane: int, half: int, start: int) -> None:
+    zero = filled(state, 0.0)
+    rest = load(state, ERROR + lane, start, zero)
+    a, b = load(state, TOP + lane, start, zero), load(state, TOP + lane + half, start, zero)
+    store(state, ERROR + lane, start, rest + min(a, b))
+    store(state, TOP + lane, start, max(b, a))
+
+
+@inlined()
+def _fold_few(state: Memory, n: int, start: int) -> None:
+    zero, half = filled(state, 0.0), lanes_used(n, state) // 2
+    for part in (SUM, ERROR):
+        store(state, part, start, zero)
+    for lane in range(half):
+        a, b = load(state, TOP + lane, start, zero), zero
+        if lane + half < n:
+            b = load(state, TOP + lane + half, start, zero)
+        store(state, ERROR + lane, start, min(a, b))
+        store(state, TOP + lane, start, max(b, a))
+    half //= 2
+    while half:
+        for lane in range(half):
+            a = load(state, ERROR + lane, start, zero)
+            store(state, ERROR + lane, start, a + load(state, ERROR + lane + half, start, zero))
+            _halve_tops(state, lane, half, start)
+        half //= 2
 
 
 def _summing(term: Callable[..., Any]) -> Any:
@@ -214,17 +330,14 @@ def _summing(term: Callable[..., Any]) -> Any:
             put(terms, row, start, places, y)
         return y, (scale, ends)
 
-    add_all = in_fours(_known, vector, added, added_four, _keep)
+    folding = Folding((SUM, ERROR, TOP), TOP, _halve, _fold_few)
+    add_all = in_fours(_known, vector, added, added_four, _keep, folding)
 
     @inlined()
     def sums(x: Memory, where: Memory | None, n: int, state: Memory, terms: Memory | None) -> None:
-        lanes = lanes_used(n, x)
-        for part in (SUM, ERROR, TOP):
-            fill(state, part, part + lanes, 0.0)
         fill(state, HIGHEST, HIGHEST + 1, -np.inf)
         fill(state, LOWEST, LOWEST + 1, np.inf)
         add_all(n, x, state, where, terms)
-        _fold(state, lanes)
 
     return sums
 
@@ -269,41 +382,6 @@ def fill(state: Memory, row: int, stop: int, number: float) -> None:
     for i in range(row, stop):
         for start in range(0, state.length, lanes_of(state)):
             store(state, i, start, filled(state, number))
-
-
-@inlined()
-def lanes_used(n: int, x: Memory) -> int:
-    """Return a power of 2: of the lanes among which n rows are summed, those behind as many have no terms."""
-    lanes: int = lanes_of(x)
-    while lanes // 2 >= n:
-        lanes //= 2
-    return lanes
-
-
-@inlined()
-def _fold(state: Memory, lanes: int) -> None:
-    """Do what `folded` does of the sums and `without_highest` of the other two, for each column."""
-    zero, half = filled(state, 0.0), lanes // 2
-    while half:
-        for lane in range(half):
-            halve_sums(state, lane, half)
-            for start in range(0, state.length, lanes_of(state)):
-                rest = load(state, ERROR + lane, start, zero)
-                a = load(state, TOP + lane, start, zero)
-                b = load(state, TOP + lane + half, start, zero)
-                store(state, ERROR + lane, start, rest + min(a, b))
-                store(state, TOP + lane, start, max(b, a))
-        half //= 2
-
-
-@inlined()
-def halve_sums(state: Memory, lane: int, half: int) -> None:
-    zero = filled(state, 0.0)
-    for part in (SUM, ERROR):
-        for start in range(0, state.length, lanes_of(state)):
-            a = load(state, part + lane, start, zero)
-            b = load(state, part + lane + half, start, zero)
-            store(state, part + lane, start, a + b)
 
 
 @inlined()
@@ -362,7 +440,7 @@ def reduce_columns(
         below = load(state, SUM, i, zero) + load(state, ERROR, i, zero)
         scale = load(state, SHIFT, i, zero), load(state, RAISED, i, zero)
         maximum, top = load(state, HIGHEST, i, zero), load(state, TOP, i, zero)
-        write_some(found, i, maximum, scale, below, top, lowering_of(state))
+        write_some(found, i, maximum, scale, below, top, lowering_of(state), terms is not None)
     if terms is not None:
         shift, raised = row_of(state, SHIFT), row_of(state, RAISED)
         find_largest(row_of(state, HIGHEST), shift, raised, found, x.length)
@@ -398,27 +476,68 @@ _divide, _subtract = _mapping(quotient), _mapping(difference)
 @compiled()
 def at_once(matrices: int, columns: int, itemsize: int, workers: int) -> int:
     """Return how many columns to take at once: as many as the nearest cache has room for, if all threads get some."""
+    if matrices == 1 and columns <= TOGETHER * workers:
+        each, line = (columns + workers - 1) // workers, BYTES // itemsize
+        return int((each + line - 1) // line * line)
     are_enough = matrices * columns >= MOST * workers
     return MOST if itemsize < 8 and are_enough else TOGETHER
 
 
+@compiled()
+def blocks_of(sizes: tuple[int, int, int, int], y: Array, right: Array) -> int:
+    """Return how many times a loop over columns takes some at once."""
+    n, _, _, together = sizes
+    matrices, columns = right.shape
+    several = matrices_at_once(n, columns, matrices, together)
+    return (matrices + several - 1) // several if several else matrices * _across(y, together)
+
+
 @inlined()
-def _before_a_line(y: Array) -> int:
+def _across(y: Array, together: int) -> int:
+    return int((_before_a_line(y, together) + y.shape[1] + together - 1) // together)
+
+
+@inlined()
+def _before_a_line(y: Array, together: int) -> int:
     """
     Return how many entries of a line of cache are before the first of an array, if all rows begin in a line as it does.
 
-    Blocks of columns that begin with a line share none, for which threads would wait.
+    Blocks of columns that begin with a line share none, for which threads would wait. Where a row is one, it is 0.
     """
-    is_same = y.strides[0] % BYTES == 0
+    is_same = y.strides[0] % BYTES == 0 and y.shape[1] > together
     return y.ctypes.data % BYTES // y.itemsize if is_same else 0
+
+
+@inlined()
+def _tell(told: Memory, right: Memory) -> bool:
+    """Write for which columns not all is right, and tell whether it is for all."""
+    are_all = _are_finite(told)
+    for i in range(0 if are_all else told.length):
+        right[0, i] = np.isfinite(told[0, i])
+    return are_all
+
+
+@inlined()
+def _are_finite(numbers: Memory) -> bool:
+    """Tell whether all numbers of a row are: none of them times 0 is anything else."""
+    lanes, zero = lanes_of(numbers), filled(numbers, 0.0)
+    whole, total = numbers.length // lanes * lanes, zero
+    for i in range(0, whole, lanes):
+        total = total + load(numbers, 0, i, zero) * 0.0
+    found = folded(total)
+    for i in range(whole, numbers.length):
+        found += numbers[0, i] * 0.0
+    return bool(found == 0.0)
 
 
 def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
     """
     Return a loop over the columns of matrices, which lie one below the other.
 
-    It calls `work(x, where, u, terms, y, state, found, n, right)` for a few columns of one at once. The
-    sizes are the heights of a matrix of x, u and y, and how many columns; `right` has a row for each matrix.
+    It calls `work(x, where, u, terms, y, state, found, n, told)` for a few columns at once, of one matrix or
+    of several narrow ones, which writes a number of each column that is finite where all is right. The sizes are
+    the heights of a matrix of x, u and y, and how many columns. `right` has a row for each matrix: False where a
+    column is not right. The loop tells whether all are.
     """
 
     def loop(
@@ -429,33 +548,66 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         u: Array | None,
         y: Array,
         right: Array,
-    ) -> None:
+    ) -> bool:
         n, height_of_u, height_of_y, together = sizes
-        columns, before = x.shape[1], _before_a_line(y)
-        across = (before + columns + together - 1) // together
+        (matrices, columns), blocks = right.shape, blocks_of(sizes, y, right)
+        across, before = _across(y, together), _before_a_line(y, together)
+        several = matrices_at_once(n, columns, matrices, together)
         x_all, where_all, u_all, y_all = memory_of(x), memory_of(where), memory_of(u), memory_of(y)
         real, lanes = real_of(x_all), lanes_of(x_all)
-        wide = min(together, (columns + lanes - 1) // lanes * lanes)
+        wide = together if several else min(together, (columns + lanes - 1) // lanes * lanes)
         height = n if has_terms and n * wide * (BYTES // lanes) <= ROOM else 0
         room = np.empty((height + 1, wide), real)
         found, whole = room_of_slices(np.float64(0.0)), room_of_columns(real(0.0))
-        first = rows_after(turns, 0)
-        while first < across * len(right):
-            stop = end_of(turns, first, across * len(right))
+        fill(
+            whole, FIRST, FOURTH + 1, 1.0
+        )  # as they are of columns that are none, and subnormal numbers take long
+        rows = n if several else 1
+        room_x, room_where, room_u = room_for(x, rows), room_for(where, rows), room_for(u, rows)
+        room_y, room_told = room_for(y, rows), np.zeros((1, MOST))
+        first, all_are_right = rows_after(turns, 0), True
+        while first < blocks:
+            stop = end_of(turns, first, blocks)
             for i in range(first, stop):
-                matrix, end = i // across, (i % across + 1) * together - before
-                start = max(0, end - together)
-                width = min(end, columns) - start
-                some = block_of(x_all, matrix * n, start, width)
-                mask = block_of(where_all, matrix * n, start, width)
-                of_u = block_of(u_all, matrix * height_of_u, start, width)
-                results = block_of(y_all, matrix * height_of_y, start, width)
+                if several:
+                    begin = i * several
+                    count = min(several, matrices - begin)
+                    width = (count * columns + lanes - 1) // lanes * lanes
+                    some = block_of(memory_of(room_x), 0, 0, width)
+                    mask = block_of(memory_of(room_where), 0, 0, width)
+                    of_u = block_of(memory_of(room_u), 0, 0, width)
+                    results = block_of(memory_of(room_y), 0, 0, width)
+                    told = block_of(memory_of(room_told), 0, 0, count * columns)
+                    are_right = block_of(memory_of(right), begin, 0, count * columns)
+                    end = matrices * n * columns
+                    gather(x_all, begin, count, n, columns, end, some)
+                    gather(where_all, begin, count, n, columns, end, mask)
+                    end = matrices * height_of_u * columns
+                    gather(u_all, begin, count, height_of_u, columns, end, of_u)
+                else:
+                    matrix, end = i // across, (i % across + 1) * together - before
+                    start = max(0, end - together)
+                    width = min(end, columns) - start
+                    some = block_of(x_all, matrix * n, start, width)
+                    mask = block_of(where_all, matrix * n, start, width)
+                    of_u = block_of(u_all, matrix * height_of_u, start, width)
+                    results = block_of(y_all, matrix * height_of_y, start, width)
+                    told = block_of(memory_of(room_told), 0, 0, width)
+                    are_right = block_of(memory_of(right), matrix, start, width)
                 terms = either(height > 0, block_of(memory_of(room), 0, 0, width), results)
-                are_right = block_of(memory_of(right), matrix, start, width)
                 state = block_of(whole, 0, 0, (width + lanes - 1) // lanes * lanes)
-                work(some, mask, of_u, terms, results, state, found, n, are_right)
+                work(some, mask, of_u, terms, results, state, found, n, told)
+                if several:
+                    scatter(results, begin, count, height_of_y, columns, y_all)
+                all_are_right = _tell(told, are_right) and all_are_right
             first = rows_after(turns, stop - first)
-        room[0, 0] = 0.0  # up to here it must live, to which `terms` does not refer
+        keep(room)
+        keep(room_x)
+        keep(room_where)
+        keep(room_u)
+        keep(room_y)
+        keep(room_told)
+        return all_are_right
 
     return compiled()(loop)
 
@@ -475,12 +627,12 @@ def _ending(
         state: Memory,
         found: Memory,
         n: int,
-        right: Memory,
+        told: Memory,
     ) -> None:
         reduce_columns(x, where, n, state, terms if has_terms else None, found)
         if not has_terms:
-            finish(found, x.length, has_log)
-        copy_to(right, 0, x.length, found, BELOW if has_terms else EXCESS)
+            finish(x, found, x.length, has_log)
+        copy_to(told, 0, x.length, found, BELOW if has_terms else EXCESS)
         finished(x, where, terms, y, state, found, n)
 
     return work
@@ -531,10 +683,10 @@ def _excess(
     copy_to(y, 0, x.length, found, EXCESS)
 
 
-WORKS = {
+_WORKS = {
     _primals.softmax: _ending(_softmax, has_terms=True),
     _primals.log_softmax: _ending(_log_softmax, has_log=True),
     _primals.logsumexp: _ending(_logsumexp, has_log=True),
     _primals.excess: _ending(_excess),
 }
-COLUMNS = {f: over_columns(work, has_terms=f is _primals.softmax) for f, work in WORKS.items()}
+COLUMNS = {f: over_columns(work, has_terms=f is _primals.softmax) for f, work in _WORKS.items()}

@@ -17,6 +17,7 @@ from softmaxes._backends._numba._columns import (
     SECOND,
     SUM,
     THIRD,
+    Folding,
     copy_to,
     fill,
     halve_sums,
@@ -51,7 +52,7 @@ from softmaxes._backends._numba._vectors import (
     store,
 )
 
-__all__ = ["PULLS_OF_COLUMNS", "WORKS_OF_PULLS"]
+__all__ = ["PULLS_OF_COLUMNS"]
 
 
 def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
@@ -70,7 +71,7 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
         state: Memory,
         found: Memory,
         n: int,
-        right: Memory,
+        told: Memory,
     ) -> None:
         reduce_columns(x, where, n, state, p, found)
         write_divisors(state, found, x.length)
@@ -78,23 +79,23 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
         sum_of_products(p, where, u, n, state)
         _add_up(state, found, 1.0)
         copy_to(state, FOURTH, x.length, found, EXCESS)
-        copy_to(right, 0, x.length, found, EXCESS)
+        copy_to(told, 0, x.length, found, EXCESS)
         if not has_dominant:
             write(n, p, where, u, state, g)
-            _end(g, found, n, right)
+            _end(g, found, n, told)
             return
         write_others(n, p, where, u, state, p)  # where they are as exact as they can be, and near
         sum_alone(p, None, p, n, state)
         _add_up(state, found, -1.0)
         copy_to(state, FOURTH, x.length, found, EXCESS)
         _copy_all(n, p, state, g)
-        _end(g, found, n, right)
+        _end(g, found, n, told)
 
     return work
 
 
 @inlined()
-def _end(g: Memory, found: Memory, n: int, right: Memory) -> None:
+def _end(g: Memory, found: Memory, n: int, told: Memory) -> None:
     """Write NaN for a column without a sum, and the cotangents of one without support."""
     zero, are_all = filled(found, 0.0), True
     for i in range(0, g.length, lanes_of(found)):
@@ -102,7 +103,7 @@ def _end(g: Memory, found: Memory, n: int, right: Memory) -> None:
         are_all = are_all and not any_of(select(has_sum, zero, 1.0) > 0.5)
     for i in range(0 if are_all else g.length):
         if np.isnan(found[BELOW, i]):
-            right[0, i] = np.nan
+            told[0, i] = np.nan
         elif found[BELOW, i] < 0.0:
             for row in range(n):
                 g[row, i] = 0.0
@@ -191,21 +192,25 @@ def _summing(
             put(terms, row, start, places, p)
         return summand(p, _read_kept(u, where, row, start, places), number), numbers
 
-    add_all = in_fours(_known, vector, one_more, four_of(summand), _keep)
+    folding = Folding((SUM, ERROR), SUM, halve_sums, _fold_few)
+    add_all = in_fours(_known, vector, one_more, four_of(summand), _keep, folding)
 
     @inlined()
     def sums(terms: Memory, where: Memory | None, u: Memory, n: int, state: Memory) -> None:
-        lanes = lanes_used(n, terms)
-        for part in (SUM, ERROR):
-            fill(state, part, part + lanes, 0.0)
         add_all(n, terms, state, where, u)
-        half = lanes // 2
-        while half:
-            for lane in range(half):
-                halve_sums(state, lane, half)
-            half //= 2
 
     return sums
+
+
+@inlined()
+def _fold_few(state: Memory, n: int, start: int) -> None:
+    zero, half = filled(state, 0.0), lanes_used(n, state) // 2
+    store(state, ERROR, start, zero)
+    while half:
+        for lane in range(min(half, n - half)):
+            a = load(state, SUM + lane, start, zero)
+            store(state, SUM + lane, start, a + load(state, SUM + lane + half, start, zero))
+        n, half = half, half // 2
 
 
 @inlined()
@@ -270,14 +275,14 @@ def _logsumexp(
     state: Memory,
     found: Memory,
     n: int,
-    right: Memory,
+    told: Memory,
 ) -> None:
     reduce_columns(x, where, n, state, terms, found)
     write_divisors(state, found, x.length)
     _scale(n, terms, u, state, g)
     for i in range(x.length):
-        right[0, i] = u[0, i]
-    _end(g, found, n, right)
+        told[0, i] = u[0, i]
+    _end(g, found, n, told)
 
 
 @inlined()
@@ -291,8 +296,8 @@ def _scale_some(
 
 _scale = over_vectors(_scale_some)
 
-WORKS_OF_PULLS = {
+_WORKS = {
     **{rule.pull: _pulling(*formulas) for rule, formulas in FORMULAS.items()},
     _rules.logsumexp.pull: _logsumexp,
 }
-PULLS_OF_COLUMNS = {f: over_columns(work, has_terms=True) for f, work in WORKS_OF_PULLS.items()}
+PULLS_OF_COLUMNS = {f: over_columns(work, has_terms=True) for f, work in _WORKS.items()}

@@ -16,6 +16,7 @@ import numpy as np
 
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._calls import (
+    SAID_FALSE,
     address_of,
     as_c,
     leave_to,
@@ -24,7 +25,7 @@ from softmaxes._backends._numba._calls import (
     word_at,
     words_at,
 )
-from softmaxes._backends._numba._columns import at_once
+from softmaxes._backends._numba._columns import at_once, blocks_of
 from softmaxes._backends._numba._numbers import compiled, inlined
 from softmaxes._backends._numba._parts import FOUND, PHASES
 from softmaxes._backends._numba._parts import PART as LONGEST
@@ -124,7 +125,7 @@ def of_rows(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]
     """
     Return a function of the address of a frame, and a number of threads.
 
-    It calls the loop, and returns what the loop says of the rows if they are not all right. The mask and the
+    It calls the loop, and returns which rows are right if not all are. The mask and the
     cotangents are those arguments; the dtypes are of scores, mask, cotangents and results.
     """
     read_where, read_u = _reading(where, _matrix), _reading(u, _rows)
@@ -208,30 +209,33 @@ def of_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, .
 
     def run(frame: int, limit: int) -> Array:
         n, columns = _size(frame)
+        columns = max(1, columns)  # of a row, it is one
         x = _matrix(frame, ARGUMENTS, 0, columns, of_x)
         y = _matrix(frame, RESULTS, 0, columns, of_y)
-        mask, given = read_where(frame, columns, of_where), read_u(frame, columns, of_u)
+        mask, pairs = read_where(frame, columns, of_where), read_u(frame, columns, of_u)
         matrices = len(x) // n
-        found = np.full((matrices, columns), np.nan)
+        are_right = np.ones((matrices, columns), np.bool_)
         workers = min(limit, max(1, len(x) * columns // PART))
         width = at_once(matrices, columns, x.itemsize, workers)
-        few = matrices * ((columns + width - 1) // width)
-        sizes = n, rows_of(given) // matrices, len(y) // matrices, width
-        _call(frame, workers, loop, (turns_of(few, workers), sizes, x, mask, given, y, found))
-        return _if_some_are_wrong(found)
+        sizes = n, rows_of(pairs) // matrices, len(y) // matrices, width
+        turns = turns_of(blocks_of(sizes, y, are_right), workers)
+        given = turns, sizes, x, mask, pairs, y, are_right
+        return are_right[:0] if _call(frame, workers, loop, given) else are_right
 
     return compiled()(run)
 
 
 @inlined()
-def _call(frame: int, workers: int, loop: Any, arguments: Any) -> None:
-    """Call a loop on XLA's threads, with arguments that who calls this keeps alive."""
+def _call(frame: int, workers: int, loop: Any, arguments: Any) -> bool:
+    """Call a loop on XLA's threads, with arguments that who calls this keeps alive; tell if none says False."""
     share, place, ends = as_c(loop, arguments)
     in_pool(_word(_word(frame, API), SCHEDULE), _word(frame, CONTEXT), workers, share, place)
     refuse_failure(ends)
+    return word_at(ends) & SAID_FALSE == 0
 
 
 @inlined()
 def _if_some_are_wrong(found: Array) -> Array:
-    """Return what is told of slices, and nothing where it tells that all are right."""
-    return found if np.any(~np.isfinite(found)) else found[:0]
+    """Return of which slices what is told is finite, and of none where it is of all."""
+    are_right = np.isfinite(found)
+    return are_right[:0] if np.all(are_right) else are_right

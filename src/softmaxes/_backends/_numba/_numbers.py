@@ -18,12 +18,14 @@ from softmaxes._backends._numba._cache import kept_on_disk
 from softmaxes._backends._numba._vectors import BYTES, filled, fused, select, view
 
 __all__ = [
+    "OPTIONS",
     "bound_of",
     "compiled",
+    "exp_for",
     "far",
     "inlined",
     "lanes_of",
-    "log1p",
+    "log1p_for",
     "lowering_of",
     "near",
     "raised_of",
@@ -141,18 +143,19 @@ def lowering_of(real: Any) -> Any:
     return 2.0 ** -FORMATS[real].raised
 
 
-def _exponential(real: Any) -> Any:
+def _exponential(real: Any, order: int | None = None) -> Any:
     """
     Return a function: exp(z + error), where error is None if it is 0; and a number, its `origin`.
 
-    Whole numbers that are added to the origin are powers of 2 by which the exponentials are larger.
+    Whole numbers that are added to the origin are powers of 2 by which the exponentials are larger. The order
+    is that of the polynomial, if not the one that the precision of the numbers asks for.
     """
     known = FORMATS[real]
     integer, exponent = known.integer, known.integer(known.exponent)
     per_log2 = real(1.0 / math.log(2.0))
     origin = real(1.5 * 2.0**known.exponent + known.bias)  # of no digits after the point
     high, low = real(known.high), real(known.low)
-    series = _economised(known.order - 2, math.log(2.0) / 2.0)
+    series = _economised((order or known.order) - 2, math.log(2.0) / 2.0)
     even, odd = _polynomial(real, series[::2]), _polynomial(real, series[1::2])
 
     @inlined()
@@ -230,16 +233,24 @@ def far(real: Any) -> Any:
     return of
 
 
-def _logarithm() -> Any:
-    """Return log(1 + x) for numbers in double precision from 0 on."""
+@_of_dtypes
+def exp_for(real: Any) -> Any:
+    """Return exp(x) in double precision, as exact as results of another precision need, that of the first argument."""
+    exponential, origin = _exponential(np.float64, {np.float32: 8}.get(real))
+    return lambda a, x: exponential(x, None, origin)
+
+
+@_of_dtypes
+def log1p_for(real: Any) -> Any:
+    """Return log(1 + x) for numbers in double precision from 0 on, as exact as results of another need."""
     known, integer = FORMATS[np.float64], np.int64
     exponent, high, low = integer(known.exponent), known.high, known.low
     whole = 2.0**known.exponent  # among whose last bits are those of whole numbers
     root, first, one = (integer(np.float64(x).view(integer)) for x in (math.sqrt(0.5), whole, 1.0))
-    series = _polynomial(np.float64, [2.0 / (2 * i + 1) for i in range(1, 11)])
+    terms = {np.float32: 6, np.float64: 10}[real]
+    series = _polynomial(np.float64, [2.0 / (2 * i + 1) for i in range(1, terms + 1)])
 
-    @inlined()
-    def of(x: Any) -> Any:
+    def of(a: Any, x: Any) -> Any:
         # 1 + x = 2^k (1 + f), sqrt(1/2) <= 1 + f < sqrt 2; with s = f / (2 + f), log(1 + f) = f - s (f - r)
         # where r = 2 s^2 / 3 + 2 s^4 / 5 + ...
         rounded = x + 1.0
@@ -253,6 +264,3 @@ def _logarithm() -> Any:
         return fused(k, high, fused(k, low, f - s * (f - series(square) * square)))
 
     return of
-
-
-log1p = _logarithm()

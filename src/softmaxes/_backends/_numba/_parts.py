@@ -191,7 +191,7 @@ def _reduce(turns: Array, row: _Row, found: Array, known: Memory, results: Array
         top = max(top, found[i, TOP])
     maximum, scale = _scale(row.x, found)
     write(known, 0, maximum, scale, below + error, top)
-    finish(known, 1, True)
+    finish(row.x, known, 1, True)
     known[LARGEST, 0] = largest_of(row.x, maximum, scale)
 
 

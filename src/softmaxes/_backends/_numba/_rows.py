@@ -292,7 +292,7 @@ def _over_rows(
                 count = min(together, stop - begin)
                 reduce_rows(scores, mask, begin, count, terms, shifts, found)
                 if not has_terms:
-                    finish(found, count, has_log)
+                    finish(scores, found, count, has_log)
                 for i in range(count):
                     all_are_right = all_are_right and not np.isnan(found[told, i])
                     if excess is not None:

@@ -15,12 +15,12 @@ import numpy as np
 
 from softmaxes._backends._numba._numbers import (
     bound_of,
+    exp_for,
     far,
     inlined,
     lanes_of,
-    log1p,
+    log1p_for,
     lowering_of,
-    near,
     raised_of,
 )
 from softmaxes._backends._numba._vectors import (
@@ -136,16 +136,16 @@ def find_largest(
 
 
 @inlined()
-def finish(found: Memory, slices: int, has_log: bool) -> None:
-    """Find S - 1, and its logarithm if that is needed, for several slices at once."""
+def finish(x: Memory, found: Memory, slices: int, has_log: bool) -> None:
+    """Find S - 1, and its logarithm if that is needed, for several slices of x at once."""
     for i in range(0, slices, lanes_of(found)):
         zero = filled(found, 0.0)
         exponent = load(found, MAXIMUM, i, zero) - load(found, SHIFT, i, zero)
         # In its own precision, as the term of the maximum is not: it is rounded.
-        excess = load(found, BELOW, i, zero) / near(exponent, zero, zero)
+        excess = load(found, BELOW, i, zero) / exp_for(x, exponent)
         store(found, EXCESS, i, excess)
         if has_log:
-            store(found, LOG, i, select(excess < 0.0, -np.inf, log1p(excess)))
+            store(found, LOG, i, select(excess < 0.0, -np.inf, log1p_for(x, excess)))
 
 
 @inlined()
@@ -175,17 +175,26 @@ def write(found: Memory, i: int, maximum: Any, scale: Any, below: float, top: An
 
 @inlined()
 def write_some(
-    found: Memory, i: int, maximum: Any, scale: Any, below: Any, top: Any, lowering: float
+    found: Memory,
+    i: int,
+    maximum: Any,
+    scale: Any,
+    below: Any,
+    top: Any,
+    lowering: float,
+    has_terms: bool,
 ) -> None:
-    """Do what `write` does of a slice, of several from one on, by vectors in double precision."""
+    """Do what `write` does of a slice, of several from one on, by vectors: what is needed with terms, or without."""
     shift, raised = scale
     is_empty = (maximum == -np.inf) & (below == 0.0) & (top == 0.0)
     is_right = (maximum > -np.inf) & (maximum < np.inf) & (top > 0.0)
     lowered = select(raised > 0.0, below * lowering, below)
-    store(found, MAXIMUM, i, select(is_empty, 0.0, maximum))
-    store(found, SHIFT, i, select(is_empty, 0.0, shift))
-    store(found, DIVISOR, i, select(is_empty, 1.0, below + top))
     store(found, BELOW, i, select(is_empty, -1.0, select(is_right, lowered, np.nan)))
+    if has_terms:
+        store(found, DIVISOR, i, select(is_empty, 1.0, below + top))
+    else:
+        store(found, MAXIMUM, i, select(is_empty, 0.0, maximum))
+        store(found, SHIFT, i, select(is_empty, 0.0, shift))
 
 
 @inlined()

@@ -295,7 +295,13 @@ def memory_of(a: Any) -> Any:
     raise NotImplementedError
 
 
-@lowered(memory_of, lambda a: a if a == types.none else MemoryType(a.dtype))
+def _typed_memory(a: Any) -> Any:
+    if a == types.none:
+        return a
+    return MemoryType(types.uint8 if a.dtype == types.boolean else a.dtype)
+
+
+@lowered(memory_of, _typed_memory)
 def _memory_of(context: Any, builder: Any, signature: Any, a: Any) -> Any:
     if signature.return_type == types.none:
         return context.get_dummy_value()

@@ -1,0 +1,98 @@
+"""
+Matrices of few columns: several side by side in the nearest cache, where they are worked as one.
+
+Short rows are such, of one column each. Entries are copied a vector at a time, from the first matrix to the
+last: what is copied beyond a row is overwritten by the next.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from softmaxes._arrays import Array
+from softmaxes._backends._numba._numbers import OPTIONS, inlined, lanes_of
+from softmaxes._backends._numba._slices import MOST
+from softmaxes._backends._numba._vectors import BYTES, Memory, filled, load, store
+
+__all__ = ["gather", "keep", "matrices_at_once", "room_for", "scatter"]
+
+LARGE = 1 << 10  # entries of a matrix, of more of which it is worked where it lies
+TALL = 256  # rows, of more of which as well
+
+
+@inlined()
+def matrices_at_once(n: int, columns: int, matrices: int, together: int) -> int:
+    """Return how many matrices of n rows to bring side by side, for so many columns; 0 if none."""
+    is_small = n <= TALL and n * columns <= LARGE and 4 * columns <= together
+    return together // columns if is_small and matrices > 1 else 0
+
+
+def room_for(a: Any, rows: Any) -> Any:
+    """Return an array for columns side by side, and for what is copied beyond; None of None."""
+    raise NotImplementedError
+
+
+@overload(room_for, jit_options=OPTIONS, strict=False)
+def _room_for(a: Any, rows: Any) -> Any:
+    if a == types.none:
+        return lambda a, rows: None
+    return lambda a, rows: np.zeros((rows, MOST + BYTES), a.dtype)
+
+
+@inlined()
+def keep(room: Array | None) -> None:
+    """Let an array live up to here, to which no memory refers."""
+    if room is not None:
+        room[0, 0] = 0
+
+
+@inlined()
+def gather(
+    a: Memory | None, first: int, count: int, n: int, columns: int, end: int, room: Memory | None
+) -> None:
+    """Copy some of the matrices of n rows, which lie one below the other and have so many entries, side by side."""
+    if a is None:
+        return
+    if columns == 1:
+        for row in range(n):
+            for i in range(count):
+                room[row, i] = a[(first + i) * n + row, 0]
+        return
+    for i in range(count):
+        for row in range(n):
+            source = (first + i) * n + row
+            has_more = (source + 1) * columns + lanes_of(a) <= end
+            _copy(columns, has_more, a, source, 0, room, row, i * columns)
+
+
+@inlined()
+def scatter(room: Memory, first: int, count: int, n: int, columns: int, a: Memory) -> None:
+    """Copy what stands side by side to where the matrices lie one below the other."""
+    if columns == 1:
+        for row in range(n):
+            for i in range(count):
+                a[(first + i) * n + row, 0] = room[row, i]
+        return
+    end = (first + count) * n * columns  # behind which another thread may write
+    for i in range(count):
+        for row in range(n):
+            target = (first + i) * n + row
+            has_more = (target + 1) * columns + lanes_of(a) <= end
+            _copy(columns, has_more, room, row, i * columns, a, target, 0)
+
+
+@inlined()
+def _copy(
+    n: int, has_more: bool, a: Memory, row: int, start: int, to: Memory, to_row: int, place: int
+) -> None:
+    """Copy n entries of a row, by whole vectors if there may be more."""
+    if has_more:
+        for i in range(0, n, lanes_of(a)):
+            store(to, to_row, place + i, load(a, row, start + i, filled(a, 0.0)))
+    else:
+        for i in range(n):
+            to[to_row, place + i] = a[row, start + i]
