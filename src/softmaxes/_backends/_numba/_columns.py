@@ -478,7 +478,7 @@ def at_once(matrices: int, columns: int, itemsize: int, workers: int) -> int:
     """Return how many columns to take at once: as many as the nearest cache has room for, if all threads get some."""
     if matrices == 1 and columns <= TOGETHER * workers:
         each, line = (columns + workers - 1) // workers, BYTES // itemsize
-        return int((each + line - 1) // line * line)
+        return (each + line - 1) // line * line
     are_enough = matrices * columns >= MOST * workers
     return MOST if itemsize < 8 and are_enough else TOGETHER
 
@@ -489,7 +489,10 @@ def blocks_of(sizes: tuple[int, int, int, int], y: Array, right: Array) -> int:
     n, _, _, together = sizes
     matrices, columns = right.shape
     several = matrices_at_once(n, columns, matrices, together)
-    return (matrices + several - 1) // several if several else matrices * _across(y, together)
+    blocks: int = matrices * _across(y, together)
+    if several:
+        blocks = (matrices + several - 1) // several
+    return blocks
 
 
 @inlined()

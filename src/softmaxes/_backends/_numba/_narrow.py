@@ -52,7 +52,7 @@ def keep(room: Array | None) -> None:
 
 @inlined()
 def gather(
-    a: Memory | None, first: int, count: int, n: int, columns: int, end: int, room: Memory | None
+    a: Memory | None, first: int, count: int, n: int, columns: int, end: int, room: Memory
 ) -> None:
     """Copy some of the matrices of n rows, which lie one below the other and have so many entries, side by side."""
     if a is None:
