@@ -70,8 +70,9 @@ __all__ = [
 TILE = 1 << 17  # entries of rows or columns between which a thread may change, if not more
 # Entries of a column of a dtype: a longer row is summed in parts, or narrow results have no place for terms.
 LONGEST = {"float32": PART, "float64": PART, "bfloat16": LONG}
-SHORT = 12  # entries of a row, of which fewer take less time as a column
-FEW = 64  # rows, of which fewer do not
+# Entries of a row, of which fewer take less time as a column, and rows, of which fewer do not.
+SHORT = {np.dtype(np.float32): 15, np.dtype(np.float64): 8}
+FEW = 64
 WIDE = 2  # columns: even so few take less time than a copy to rows
 
 
@@ -94,7 +95,7 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
         return None
     reduces, rows = FORMULAS[f].reduces, math.prod(call.shape[:-1])
     place, shape = ((rows, 1), call.reduced) if reduces else ((rows, n), call.shape)
-    loop, is_turned = ROWS[f], _are_short(n, rows)
+    loop, is_turned = ROWS[f], _are_short(n, rows, call.working)
 
     def of_few(x: Array) -> Array | None:
         if not x.flags.c_contiguous or x.dtype != call.dtype:
@@ -111,10 +112,11 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
 
 def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     """Write the results of a formula of `_primals`; return for which rows they are right, None if for all."""
-    x, where, working = _stored(arrays.x), _mask(arrays), _working(_stored(arrays.x))
+    x, where = _stored(arrays.x), _mask(arrays)
+    working = _working(x)
     y = _place(out, working, np.float64 if FORMULAS[f].reduces else working)
     (m, n), excess = x.shape, np.empty((len(x), 1))
-    if _are_short(n, m):
+    if _are_short(n, m, working):
         are_right = _in_columns(COLUMNS[f], (m, n, 1), x, where, None, y)
         _put(y, out)
         return are_right
@@ -127,9 +129,9 @@ def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     return None if are_all else ~np.isnan(excess)
 
 
-def _are_short(n: int, rows: int) -> bool:
+def _are_short(n: int, rows: int, working: Any) -> bool:
     """Tell whether rows of n entries take less time as matrices of one column."""
-    return n < SHORT and rows >= FEW
+    return n < SHORT[np.dtype(working)] and rows >= FEW
 
 
 def _stored(a: Array) -> Array:
@@ -191,7 +193,7 @@ def framed(
     are right, if not all are.
     """
     (n, columns), (x, where, u, y) = size, dtypes
-    columns = columns or int(_are_short(n, 0 if are_few else FEW))
+    columns = columns or int(_are_short(n, 0 if are_few else FEW, working))
     if not all(reads(dtype, working) for dtype in (x, u, y) if dtype is not None):
         return None
     stored = tuple(dtype and _stored_as(dtype) for dtype in dtypes)
@@ -264,7 +266,7 @@ def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array | None:
     """Write the cotangents of scores by the `pull` of a rule, and return what `rows` does."""
     x, where, u, sums = _stored(arrays.x), _mask(arrays), _stored(u), np.empty(len(out))
     g, (m, n) = _place(out, _working(x), _working(x)), x.shape
-    if _are_short(n, m):
+    if _are_short(n, m, _working(x)):
         are_right = _in_columns(PULLS_OF_COLUMNS[f], (m, n, 1), x, where, u, g)
         _put(g, out)
         return are_right
