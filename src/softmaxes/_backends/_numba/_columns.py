@@ -50,8 +50,10 @@ from softmaxes._backends._numba._slices import (
     added,
     added_four,
     are_far,
+    begun,
     find_largest,
     finish,
+    joined,
     room_of_slices,
     scale_of,
     write_some,
@@ -86,13 +88,12 @@ __all__ = [
     "SECOND",
     "SUM",
     "THIRD",
-    "Folding",
+    "Adding",
+    "adding_all",
     "at_once",
     "blocks_of",
     "copy_to",
     "fill",
-    "halve_sums",
-    "in_fours",
     "lanes_used",
     "over_columns",
     "over_vectors",
@@ -153,139 +154,165 @@ def put(y: Memory, row: int, start: int, places: Any, numbers: Any) -> None:
 # A few columns ------------------------------------------------------------------------------------
 
 
-class Folding(NamedTuple):
+class Adding(NamedTuple):
     """
-    How the sums of lanes are begun and brought together, for a vector of columns from `start` on.
+    How numbers of columns are added, as those of rows are, in as many sums side by side as a vector has lanes.
 
-    All rows of `parts`, as many as there are lanes, begin with 0. `halve(state, lane, half, start)` adds the sums of
-    a lane to those of another. Of few rows each lane has one term at most, which lies in the rows of `terms`, and
-    `few(state, n, start)` brings n of them together in the same order.
+    `known(state, lane, start, x)` are the sums of a lane and what else there is to know, and `begun(x)` the sums of
+    nothing. `one(sums, a)` and `four(sums, a, b, c, d)` add numbers, `joined(sums, others)` are the sums of two lanes,
+    and `keep(state, lane, start, sums, more)` writes what `known` returns. Where no lane has more than one number, they
+    are written to rows from `first` on, and `fold(state, n, start)` brings n of them together in the same order.
     """
 
-    parts: tuple[int, ...]
-    terms: int
-    halve: Callable[..., None]
-    few: Callable[..., None]
+    known: Callable[..., Any]
+    begun: Callable[..., Any]
+    one: Callable[..., Any]
+    four: Callable[..., Any]
+    joined: Callable[..., Any]
+    keep: Callable[..., None]
+    fold: Callable[..., None]
+    first: int
 
 
-def in_fours(
-    known: Callable[..., Any],
-    vector: Callable[..., Any],
-    one: Callable[..., Any],
-    four: Callable[..., Any],
-    keep: Callable[..., None],
-    folding: Folding,
-) -> Any:
+def adding_all(vector: Callable[..., Any], adding: Adding) -> Any:
     """
-    Return a loop that adds n rows of columns as those of rows are added: four vectors at once, and the rest one by one.
+    Return a loop over n rows of columns: four vectors are added at once, and the rest one by one.
 
-    `known(state, lane, start, x)` are the sums of a lane and what else there is to know; with the latter,
-    `vector(row, start, places, known, x, ...)` is a term, and the same again. `one(sums, a)` and
-    `four(sums, a, b, c, d)` add terms, and `keep` is given all that `known` returned, as it is then. The sums
-    are those of the first lane in the end.
+    With what else there is to know, `vector(row, start, places, more, x, ...)` is what to add, and the same again.
+    The sums of all are those of the first lane in the end.
     """
-    parts, terms, halve, fold_few = folding
-    fold = _folding_all(halve)
+    fewest, few, fours, ones = (of(vector, adding) for of in (_fewest, _few, _fours, _ones))
+    begin, fold_all = _beginning(adding), over_vectors(_folding(adding))
 
     @inlined()
-    def of_four(
-        i: int, start: int, places: Any, x: Memory, _: int, state: Memory, *others: Any
-    ) -> None:
+    def loop(n: int, x: Memory, state: Memory, *others: Any) -> None:
+        lanes = lanes_of(x)
+        if n <= lanes:
+            fewest(1, x, n, state, *others)
+            return
+        if n < 4 * lanes:
+            few(1, x, n, state, *others)
+            return
+        begin(lanes, x, state)
+        rows = n // (4 * lanes) * lanes
+        fours(rows, x, state, *others)
+        ones(n - 4 * rows, x, 4 * rows, state, *others)
+        fold_all(1, x, lanes, state)
+
+    return loop
+
+
+def _fours(vector: Callable[..., Any], adding: Adding) -> Any:
+    known, four, keep = adding.known, adding.four, adding.keep
+
+    @inlined()
+    def of_four(i: int, start: int, places: Any, x: Memory, state: Memory, *others: Any) -> None:
         lanes = lanes_of(x)
         row, lane = i // lanes * 4 * lanes + i % lanes, i % lanes
-        sums, rest = known(state, lane, start, x)
-        a, rest = vector(row, start, places, rest, x, *others)
-        b, rest = vector(row + lanes, start, places, rest, x, *others)
-        c, rest = vector(row + 2 * lanes, start, places, rest, x, *others)
-        d, rest = vector(row + 3 * lanes, start, places, rest, x, *others)
-        keep(state, lane, start, four(sums, a, b, c, d), rest)
+        sums, more = known(state, lane, start, x)
+        a, more = vector(row, start, places, more, x, *others)
+        b, more = vector(row + lanes, start, places, more, x, *others)
+        c, more = vector(row + 2 * lanes, start, places, more, x, *others)
+        d, more = vector(row + 3 * lanes, start, places, more, x, *others)
+        keep(state, lane, start, four(sums, a, b, c, d), more)
+
+    return over_vectors(of_four)
+
+
+def _ones(vector: Callable[..., Any], adding: Adding) -> Any:
+    known, one, keep = adding.known, adding.one, adding.keep
 
     @inlined()
     def of_one(
         i: int, start: int, places: Any, x: Memory, begin: int, state: Memory, *others: Any
     ) -> None:
         lane = i % lanes_of(x)
-        sums, rest = known(state, lane, start, x)
-        y, rest = vector(begin + i, start, places, rest, x, *others)
-        keep(state, lane, start, one(sums, y), rest)
+        sums, more = known(state, lane, start, x)
+        y, more = vector(begin + i, start, places, more, x, *others)
+        keep(state, lane, start, one(sums, y), more)
+
+    return over_vectors(of_one)
+
+
+def _fewest(vector: Callable[..., Any], adding: Adding) -> Any:
+    """Return a loop over columns of no more rows than there are lanes."""
+    known, keep, fold, first = adding.known, adding.keep, adding.fold, adding.first
+
+    @inlined()
+    def of_fewest(
+        _: int, start: int, places: Any, x: Memory, n: int, state: Memory, *others: Any
+    ) -> None:
+        _, more = known(state, 0, start, x)
+        for row in range(n):
+            y, more = vector(row, start, places, more, x, *others)
+            store(state, first + row, start, y + 0.0)  # as no sum is -0
+        fold(state, n, start)
+        sums, _ = known(state, 0, start, x)
+        keep(state, 0, start, sums, more)
+
+    return over_vectors(of_fewest)
+
+
+def _few(vector: Callable[..., Any], adding: Adding) -> Any:
+    """Return a loop over columns of so few rows that none are added in fours: most sums are never in memory."""
+    known, begun, one, _, joined, keep, *_ = adding
+    fold = _folding(adding)
 
     @inlined()
     def of_few(
         _: int, start: int, places: Any, x: Memory, n: int, state: Memory, *others: Any
     ) -> None:
-        _, rest = known(state, 0, start, x)
-        for row in range(n):
-            y, rest = vector(row, start, places, rest, x, *others)
-            store(state, terms + row, start, y + 0.0)  # as no sum is -0
-        fold_few(state, n, start)
-        sums, _ = known(state, 0, start, x)
-        keep(state, 0, start, sums, rest)
-
-    fours, ones, few = over_vectors(of_four), over_vectors(of_one), over_vectors(of_few)
-
-    @inlined()
-    def loop(n: int, x: Memory, state: Memory, *others: Any) -> None:
         lanes = lanes_of(x)
-        if n <= lanes:
-            few(1, x, n, state, *others)
-            return
-        for part in parts:
-            fill(state, part, part + lanes, 0.0)
-        rows = n // (4 * lanes) * lanes
-        fours(rows, x, 0, state, *others)
-        ones(n - 4 * rows, x, 4 * rows, state, *others)
-        fold(state)
+        half, quarter = lanes // 2, lanes // 4
+        _, more = known(state, 0, start, x)
+        for lane in range(quarter):
+            sums = second = begun(x)
+            for i in range(4):
+                a = begun(x)
+                for row in range(lane + i % 2 * half + i // 2 * quarter, n, lanes):
+                    y, more = vector(row, start, places, more, x, *others)
+                    a = one(a, y)
+                if i == 0:
+                    sums = a
+                elif i == 1:
+                    sums = joined(sums, a)
+                elif i == 2:
+                    second = a
+                else:
+                    second = joined(second, a)
+            keep(state, lane, start, joined(sums, second), more)
+        fold(0, start, places, x, quarter, state)
 
-    return loop
+    return over_vectors(of_few)
 
 
-def _folding_all(halve: Callable[..., None]) -> Any:
-    """Return what brings the sums of all lanes together, for all columns."""
+def _folding(adding: Adding) -> Any:
+    """Return what brings the sums of so many lanes together, for a vector of columns."""
+    known, joined, keep = adding.known, adding.joined, adding.keep
 
     @inlined()
-    def fold(state: Memory) -> None:
-        lanes = lanes_of(state)
+    def fold(_: int, start: int, places: Any, x: Memory, lanes: int, state: Memory) -> None:
         half = lanes // 2
         while half:
             for lane in range(half):
-                for start in range(0, state.length, lanes):
-                    halve(state, lane, half, start)
+                sums, more = known(state, lane, start, x)
+                others, _ = known(state, lane + half, start, x)
+                keep(state, lane, start, joined(sums, others), more)
             half //= 2
 
     return fold
 
 
-@inlined()
-def halve_sums(state: Memory, lane: int, half: int, start: int) -> None:
-    zero = filled(state, 0.0)
-    for part in (SUM, ERROR):
-        a, b = load(state, part + lane, start, zero), load(state, part + lane + half, start, zero)
-        store(state, part + lane, start, a + b)
+def _beginning(adding: Adding) -> Any:
+    """Return a loop over lanes, whose sums begin."""
+    known, begun, keep = adding.known, adding.begun, adding.keep
 
+    @inlined()
+    def begin(lane: int, start: int, places: Any, x: Memory, state: Memory) -> None:
+        _, more = known(state, lane, start, x)
+        keep(state, lane, start, begun(x), more)
 
-@inlined()
-def lanes_used(n: int, x: Memory) -> int:
-    """Return a power of 2: of the lanes among which n rows are summed, those behind as many have no terms."""
-    lanes: int = lanes_of(x)
-    while lanes // 2 >= n:
-        lanes //= 2
-    return lanes
-
-
-@inlined()
-def _halve(state: Memory, lane: int, half: int, start: int) -> None:
-    """Do what `folded` does of the sums and `without_highest` of the other two."""
-    halve_sums(state, lane, half, start)
-    _halve_tops(state, lane, half, start)
-
-
-@inlined()
-def _halve_tops(state: Memory, lane: int, half: int, start: int) -> None:
-    zero = filled(state, 0.0)
-    rest = load(state, ERROR + lane, start, zero)
-    a, b = load(state, TOP + lane, start, zero), load(state, TOP + lane + half, start, zero)
-    store(state, ERROR + lane, start, rest + min(a, b))
-    store(state, TOP + lane, start, max(b, a))
+    return over_vectors(begin)
 
 
 @inlined()
@@ -302,10 +329,22 @@ def _fold_few(state: Memory, n: int, start: int) -> None:
     half //= 2
     while half:
         for lane in range(half):
-            a = load(state, ERROR + lane, start, zero)
-            store(state, ERROR + lane, start, a + load(state, ERROR + lane + half, start, zero))
-            _halve_tops(state, lane, half, start)
+            a = load(state, TOP + lane, start, zero)
+            b = load(state, TOP + lane + half, start, zero)
+            rest = load(state, ERROR + lane, start, zero)
+            rest = rest + load(state, ERROR + lane + half, start, zero)
+            store(state, ERROR + lane, start, rest + min(a, b))
+            store(state, TOP + lane, start, max(b, a))
         half //= 2
+
+
+@inlined()
+def lanes_used(n: int, x: Memory) -> int:
+    """Return a power of 2: of the lanes among which n rows are summed, those behind as many have no terms."""
+    lanes: int = lanes_of(x)
+    while lanes // 2 >= n:
+        lanes //= 2
+    return lanes
 
 
 def _summing(term: Callable[..., Any]) -> Any:
@@ -330,8 +369,8 @@ def _summing(term: Callable[..., Any]) -> Any:
             put(terms, row, start, places, y)
         return y, (scale, ends)
 
-    folding = Folding((SUM, ERROR, TOP), TOP, _halve, _fold_few)
-    add_all = in_fours(_known, vector, added, added_four, _keep, folding)
+    adding = Adding(_known, begun, added, added_four, joined, _keep, _fold_few, TOP)
+    add_all = adding_all(vector, adding)
 
     @inlined()
     def sums(x: Memory, where: Memory | None, n: int, state: Memory, terms: Memory | None) -> None:

@@ -17,11 +17,10 @@ from softmaxes._backends._numba._columns import (
     SECOND,
     SUM,
     THIRD,
-    Folding,
+    Adding,
+    adding_all,
     copy_to,
     fill,
-    halve_sums,
-    in_fours,
     lanes_used,
     over_columns,
     over_vectors,
@@ -192,14 +191,21 @@ def _summing(
             put(terms, row, start, places, p)
         return summand(p, _read_kept(u, where, row, start, places), number), numbers
 
-    folding = Folding((SUM, ERROR), SUM, halve_sums, _fold_few)
-    add_all = in_fours(_known, vector, one_more, four_of(summand), _keep, folding)
+    four = four_of(summand)
+    adding = Adding(_known, _begun, one_more, four, _joined, _keep, _fold_few, SUM)
+    add_all = adding_all(vector, adding)
 
     @inlined()
     def sums(terms: Memory, where: Memory | None, u: Memory, n: int, state: Memory) -> None:
         add_all(n, terms, state, where, u)
 
     return sums
+
+
+@inlined()
+def _begun(terms: Memory) -> tuple[Any, Any]:
+    zero = filled(terms, 0.0)
+    return zero, zero
 
 
 @inlined()
@@ -211,6 +217,11 @@ def _fold_few(state: Memory, n: int, start: int) -> None:
             a = load(state, SUM + lane, start, zero)
             store(state, SUM + lane, start, a + load(state, SUM + lane + half, start, zero))
         n, half = half, half // 2
+
+
+@inlined()
+def _joined(sums: Any, others: Any) -> tuple[Any, Any]:
+    return sums[0] + others[0], sums[1] + others[1]
 
 
 @inlined()

@@ -50,6 +50,7 @@ __all__ = [
     "begun",
     "find_largest",
     "finish",
+    "joined",
     "room_of_shifts",
     "room_of_slices",
     "scale_of",
@@ -95,6 +96,14 @@ def added_four(sums: Sums, a: Any, b: Any, c: Any, d: Any) -> Sums:
     b, top = in_order(b, d)
     lower, top = in_order(sums.top, top)
     return Sums(*summed(sums.below, sums.error, (a + c) + (b + lower)), top)
+
+
+@inlined()
+def joined(sums: Sums, others: Sums) -> Sums:
+    """Return the sums of the terms of both, as `folded` and `without_highest` join the halves of a vector."""
+    lower, top = in_order(sums.top, others.top)
+    error = (sums.error + others.error) + lower
+    return Sums(sums.below + others.below, error, top)
 
 
 @inlined()
