@@ -87,9 +87,25 @@ def test_rows_of_any_kind_are_those_of_numpy(torch, recorded, function, threads,
 @pytest.mark.parametrize("columns", [64, 8])
 def test_columns_are_handed_over_too(torch, recorded, function, columns):
     compiled, graphs = recorded
-    x, f = scores(torch).reshape(-1, columns), partial(function, axis=0)
+    x = scores(torch).detach().reshape(-1, columns).requires_grad_()
+    f = partial(function, axis=0)
     assert torch.equal(compiled(f)(x), f(x))
     assert handed_over(graphs)[0] == f"{function.__name__} primal"
+
+
+@of_loops
+@every_function
+@pytest.mark.parametrize("columns", [3, 70])
+def test_columns_and_cotangents_may_lie_anywhere_in_memory(torch, function, columns):
+    x = torch.from_numpy(np.random.default_rng(4).normal(size=(2, 9, 2 * columns)))[..., ::2]
+    found = []
+    for a in (x, x.contiguous()):
+        a.requires_grad_()
+        y = function(a, axis=1)
+        for u in (torch.ones(1, dtype=x.dtype).expand(y.shape), torch.ones_like(y)):
+            found.append(torch.autograd.grad(y, a, u, retain_graph=True)[0])
+    for g in found[1:]:
+        assert torch.equal(g, found[0])
 
 
 @of_loops

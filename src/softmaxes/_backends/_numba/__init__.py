@@ -225,11 +225,10 @@ def columns_pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array | None:
 
 
 def _in_matrices(loop: Any, arrays: Arrays, u: Array | None, out: Array) -> Array | None:
-    x, where, *_ = arrays
-    where = where if where is None else np.ascontiguousarray(where)
-    return _in_columns(
-        loop, x.shape, _stored(x), where, u if u is None else _stored(u), _stored(out)
+    x, where, u = (
+        a if a is None else _stored(np.ascontiguousarray(a)) for a in (arrays.x, arrays.where, u)
     )
+    return _in_columns(loop, arrays.x.shape, x, where, u, _stored(out))
 
 
 def _in_columns(

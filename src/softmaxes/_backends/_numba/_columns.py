@@ -18,7 +18,6 @@ from softmaxes._backends._numba._narrow import (
     gather,
     keep,
     matrices_at_once,
-    room_for,
     scatter,
 )
 from softmaxes._backends._numba._numbers import (
@@ -29,6 +28,7 @@ from softmaxes._backends._numba._numbers import (
     lowering_of,
     near,
     real_of,
+    zeros,
 )
 from softmaxes._backends._numba._rows import (
     difference,
@@ -605,8 +605,10 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
             whole, FIRST, FOURTH + 1, 1.0
         )  # as they are of columns that are none, and subnormal numbers take long
         rows = n if several else 1
-        room_x, room_where, room_u = room_for(x, rows), room_for(where, rows), room_for(u, rows)
-        room_y, room_told = room_for(y, rows), np.zeros((1, MOST))
+        entries = MOST + BYTES  # and those that are copied beyond the last
+        room_x, room_where = zeros(x, rows, entries), zeros(where, rows, entries)
+        room_u, room_y = zeros(u, rows, entries), zeros(y, rows, entries)
+        room_told = np.zeros((1, MOST))
         first, all_are_right = rows_after(turns, 0), True
         while first < blocks:
             stop = end_of(turns, first, blocks)

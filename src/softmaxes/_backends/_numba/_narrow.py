@@ -7,18 +7,11 @@ last: what is copied beyond a row is overwritten by the next.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numba import types
-from numba.extending import overload
-
 from softmaxes._arrays import Array
-from softmaxes._backends._numba._numbers import OPTIONS, inlined, lanes_of
-from softmaxes._backends._numba._slices import MOST
-from softmaxes._backends._numba._vectors import BYTES, Memory, filled, load, store
+from softmaxes._backends._numba._numbers import inlined, lanes_of
+from softmaxes._backends._numba._vectors import Memory, filled, load, store
 
-__all__ = ["gather", "keep", "matrices_at_once", "room_for", "scatter"]
+__all__ = ["gather", "keep", "matrices_at_once", "scatter"]
 
 LARGE = 1 << 10  # entries of a matrix, of more of which it is worked where it lies
 TALL = 256  # rows, of more of which as well
@@ -29,18 +22,6 @@ def matrices_at_once(n: int, columns: int, matrices: int, together: int) -> int:
     """Return how many matrices of n rows to bring side by side, for so many columns; 0 if none."""
     is_small = n <= TALL and n * columns <= LARGE and 4 * columns <= together
     return together // columns if is_small and matrices > 1 else 0
-
-
-def room_for(a: Any, rows: Any) -> Any:
-    """Return an array for columns side by side, and for what is copied beyond; None of None."""
-    raise NotImplementedError
-
-
-@overload(room_for, jit_options=OPTIONS, strict=False)
-def _room_for(a: Any, rows: Any) -> Any:
-    if a == types.none:
-        return lambda a, rows: None
-    return lambda a, rows: np.zeros((rows, MOST + BYTES), a.dtype)
 
 
 @inlined()

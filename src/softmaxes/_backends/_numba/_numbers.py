@@ -9,7 +9,7 @@ from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
@@ -18,7 +18,6 @@ from softmaxes._backends._numba._cache import kept_on_disk
 from softmaxes._backends._numba._vectors import BYTES, filled, fused, select, view
 
 __all__ = [
-    "OPTIONS",
     "bound_of",
     "compiled",
     "exp_for",
@@ -30,6 +29,7 @@ __all__ = [
     "near",
     "raised_of",
     "real_of",
+    "zeros",
 ]
 
 # Nothing is reordered, and no product is fused with a sum but where it says so.
@@ -141,6 +141,18 @@ def raised_of(real: Any) -> Any:
 def lowering_of(real: Any) -> Any:
     """Return 2^-`raised`."""
     return 2.0 ** -FORMATS[real].raised
+
+
+def zeros(a: Any, rows: Any, entries: Any) -> Any:
+    """Return an array of zeros of the dtype of another; None of None."""
+    raise NotImplementedError
+
+
+@overload(zeros, jit_options=OPTIONS, strict=False)
+def _zeros(a: Any, rows: Any, entries: Any) -> Any:
+    if a == types.none:
+        return lambda a, rows, entries: None
+    return lambda a, rows, entries: np.zeros((rows, entries), a.dtype)
 
 
 def _exponential(real: Any, order: int | None = None) -> Any:
