@@ -102,8 +102,8 @@ def test_columns_and_cotangents_may_lie_anywhere_in_memory(torch, function, colu
     for a in (x, x.contiguous()):
         a.requires_grad_()
         y = function(a, axis=1)
-        for u in (torch.ones(1, dtype=x.dtype).expand(y.shape), torch.ones_like(y)):
-            found.append(torch.autograd.grad(y, a, u, retain_graph=True)[0])
+        cotangents = torch.ones(1, dtype=x.dtype).expand(y.shape), torch.ones_like(y)
+        found += [torch.autograd.grad(y, a, u, retain_graph=True)[0] for u in cotangents]
     for g in found[1:]:
         assert torch.equal(g, found[0])
 
