@@ -95,7 +95,7 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
         return None
     reduces, rows = FORMULAS[f].reduces, math.prod(call.shape[:-1])
     place, shape = ((rows, 1), call.reduced) if reduces else ((rows, n), call.shape)
-    loop, is_turned = ROWS[f], _are_short(n, rows, call.working)
+    loop, is_turned = ROWS[f], _are_short(rows, n, call.working)
 
     def of_few(x: Array) -> Array | None:
         if not x.flags.c_contiguous or x.dtype != call.dtype:
@@ -115,21 +115,21 @@ def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     x, where = _stored(arrays.x), _mask(arrays)
     working = _working(x)
     y = _place(out, working, np.float64 if FORMULAS[f].reduces else working)
-    (m, n), excess = x.shape, np.empty((len(x), 1))
-    if _are_short(n, m, working):
-        are_right = _in_columns(COLUMNS[f], (m, n, 1), x, where, None, y)
-        _put(y, out)
-        return are_right
-    if n <= PART:
-        are_all = on_threads(ROWS[f], m, n, x, where, y, excess)
+    if _are_short(*x.shape, working):
+        are_right = _in_columns(COLUMNS[f], (*x.shape, 1), x, where, None, y)
     else:
-        room = _wide(y, x) if f is _primals.softmax else y
-        are_all = long_row(f, x, where, room, y, excess)
+        excess = np.empty((len(x), 1))
+        if x.shape[1] <= PART:
+            are_all = on_threads(ROWS[f], *x.shape, x, where, y, excess)
+        else:
+            room = _wide(y, x) if f is _primals.softmax else y
+            are_all = long_row(f, x, where, room, y, excess)
+        are_right = None if are_all else ~np.isnan(excess)
     _put(y, out)
-    return None if are_all else ~np.isnan(excess)
+    return are_right
 
 
-def _are_short(n: int, rows: int, working: Any) -> bool:
+def _are_short(rows: int, n: int, working: Any) -> bool:
     """Tell whether rows of n entries take less time as matrices of one column."""
     return n < SHORT[np.dtype(working)] and rows >= FEW
 
@@ -193,7 +193,7 @@ def framed(
     are right, if not all are.
     """
     (n, columns), (x, where, u, y) = size, dtypes
-    columns = columns or int(_are_short(n, 0 if are_few else FEW, working))
+    columns = columns or int(_are_short(0 if are_few else FEW, n, working))
     if not all(reads(dtype, working) for dtype in (x, u, y) if dtype is not None):
         return None
     stored = tuple(dtype and _stored_as(dtype) for dtype in dtypes)
@@ -263,15 +263,16 @@ def cotangents(f: Any, p: Array, _: Arrays, u: Array, g: Array) -> Array | None:
 
 def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array | None:
     """Write the cotangents of scores by the `pull` of a rule, and return what `rows` does."""
-    x, where, u, sums = _stored(arrays.x), _mask(arrays), _stored(u), np.empty(len(out))
-    g, (m, n) = _place(out, _working(x), _working(x)), x.shape
-    if _are_short(n, m, _working(x)):
-        are_right = _in_columns(PULLS_OF_COLUMNS[f], (m, n, 1), x, where, u, g)
-        _put(g, out)
-        return are_right
-    if n <= PART:
-        are_all = on_threads(PULLS[f], m, n, x, where, u, g, sums)
+    x, where, u = _stored(arrays.x), _mask(arrays), _stored(u)
+    g = _place(out, _working(x), _working(x))
+    if _are_short(*x.shape, _working(x)):
+        are_right = _in_columns(PULLS_OF_COLUMNS[f], (*x.shape, 1), x, where, u, g)
     else:
-        are_all = long_row_pulled(f, x, where, u, _wide(g, x), g, sums)
+        sums = np.empty(len(out))
+        if x.shape[1] <= PART:
+            are_all = on_threads(PULLS[f], *x.shape, x, where, u, g, sums)
+        else:
+            are_all = long_row_pulled(f, x, where, u, _wide(g, x), g, sums)
+        are_right = None if are_all else np.isfinite(sums)
     _put(g, out)
-    return None if are_all else np.isfinite(sums)
+    return are_right

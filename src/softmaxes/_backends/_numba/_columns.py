@@ -603,7 +603,7 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         found, whole = room_of_slices(np.float64(0.0)), room_of_columns(real(0.0))
         fill(
             whole, FIRST, FOURTH + 1, 1.0
-        )  # as they are of columns that are none, and subnormal numbers take long
+        )  # of what is no column, for nothing subnormal to be there
         rows = n if several else 1
         entries = MOST + BYTES  # and those that are copied beyond the last
         room_x, room_where = zeros(x, rows, entries), zeros(where, rows, entries)
