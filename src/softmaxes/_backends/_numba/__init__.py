@@ -95,7 +95,7 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
         return None
     reduces, rows = FORMULAS[f].reduces, math.prod(call.shape[:-1])
     place, shape = ((rows, 1), call.reduced) if reduces else ((rows, n), call.shape)
-    loop, is_turned = ROWS[f], _are_short(rows, n, call.working)
+    loop, is_turned = ROWS[f], _are_short((rows, n), call.working)
 
     def of_few(x: Array) -> Array | None:
         if not x.flags.c_contiguous or x.dtype != call.dtype:
@@ -115,7 +115,7 @@ def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     x, where = _stored(arrays.x), _mask(arrays)
     working = _working(x)
     y = _place(out, working, np.float64 if FORMULAS[f].reduces else working)
-    if _are_short(*x.shape, working):
+    if _are_short(x.shape, working):
         are_right = _in_columns(COLUMNS[f], (*x.shape, 1), x, where, None, y)
     else:
         excess = np.empty((len(x), 1))
@@ -129,8 +129,9 @@ def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     return are_right
 
 
-def _are_short(rows: int, n: int, working: Any) -> bool:
-    """Tell whether rows of n entries take less time as matrices of one column."""
+def _are_short(size: tuple[int, ...], working: Any) -> bool:
+    """Tell whether the rows of a matrix of this size take less time as matrices of one column."""
+    rows, n = size
     return n < SHORT[np.dtype(working)] and rows >= FEW
 
 
@@ -193,7 +194,7 @@ def framed(
     are right, if not all are.
     """
     (n, columns), (x, where, u, y) = size, dtypes
-    columns = columns or int(_are_short(0 if are_few else FEW, n, working))
+    columns = columns or int(_are_short((0 if are_few else FEW, n), working))
     if not all(reads(dtype, working) for dtype in (x, u, y) if dtype is not None):
         return None
     stored = tuple(dtype and _stored_as(dtype) for dtype in dtypes)
@@ -265,7 +266,7 @@ def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array | None:
     """Write the cotangents of scores by the `pull` of a rule, and return what `rows` does."""
     x, where, u = _stored(arrays.x), _mask(arrays), _stored(u)
     g = _place(out, _working(x), _working(x))
-    if _are_short(*x.shape, _working(x)):
+    if _are_short(x.shape, _working(x)):
         are_right = _in_columns(PULLS_OF_COLUMNS[f], (*x.shape, 1), x, where, u, g)
     else:
         sums = np.empty(len(out))
