@@ -95,6 +95,15 @@ def test_columns_are_handed_over_too(torch, recorded, function, columns):
 
 @of_loops
 @every_function
+@pytest.mark.parametrize("shape", [(0, 5, 3), (0, 5, 70), (4, 5, 0)])
+def test_columns_of_nothing_have_cotangents_of_their_shape(torch, function, shape):
+    x = torch.zeros(shape, requires_grad=True)
+    function(x, axis=1).sum().backward()
+    assert x.grad.shape == shape
+
+
+@of_loops
+@every_function
 @pytest.mark.parametrize("columns", [3, 70])
 def test_columns_and_cotangents_may_lie_anywhere_in_memory(torch, function, columns):
     x = torch.from_numpy(np.random.default_rng(4).normal(size=(2, 9, 2 * columns)))[..., ::2]

@@ -239,11 +239,11 @@ def _of_columns(f: Callable[..., Array], call: Call, arrays: Arrays, *state: Sta
 
 def _as_columns(x: Array, axis: Axes) -> tuple[int, int, int] | None:
     """Return the shape of matrices whose columns are the slices; None where their rows are not so wide."""
-    _, n, columns = size = _across(x, axis)
+    matrices, n, columns = size = _across(x, axis)
     are_adjacent = axis == tuple(range(axis[0], axis[-1] + 1))
     by = loops() or _columns
     is_taken = 1 < n <= by.LONGEST.get(last_name(x.dtype), 0) and columns >= by.WIDE
-    return size if is_taken and are_adjacent else None
+    return size if is_taken and are_adjacent and matrices > 0 else None
 
 
 def _across(x: Array, axis: Axes) -> tuple[int, int, int]:
