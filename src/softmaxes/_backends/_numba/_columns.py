@@ -94,7 +94,6 @@ __all__ = [
     "blocks_of",
     "copy_to",
     "fill",
-    "lanes_used",
     "over_columns",
     "over_vectors",
     "put",
@@ -161,7 +160,7 @@ class Adding(NamedTuple):
     `known(state, lane, start, x)` are the sums of a lane and what else there is to know, and `begun(x)` the sums of
     nothing. `one(sums, a)` and `four(sums, a, b, c, d)` add numbers, `joined(sums, others)` are the sums of two lanes,
     and `keep(state, lane, start, sums, more)` writes what `known` returns. Where no lane has more than one number, they
-    are written to rows from `first` on, and `fold(state, n, start)` brings n of them together in the same order.
+    are written to rows from `first` on, and `alone(x, a)` are the sums of one.
     """
 
     known: Callable[..., Any]
@@ -170,7 +169,7 @@ class Adding(NamedTuple):
     four: Callable[..., Any]
     joined: Callable[..., Any]
     keep: Callable[..., None]
-    fold: Callable[..., None]
+    alone: Callable[..., Any]
     first: int
 
 
@@ -236,7 +235,8 @@ def _ones(vector: Callable[..., Any], adding: Adding) -> Any:
 
 def _fewest(vector: Callable[..., Any], adding: Adding) -> Any:
     """Return a loop over columns of no more rows than there are lanes."""
-    known, keep, fold, first = adding.known, adding.keep, adding.fold, adding.first
+    known, _, _, _, joined, keep, alone, first = adding
+    fold = _folding(adding)
 
     @inlined()
     def of_fewest(
@@ -246,9 +246,14 @@ def _fewest(vector: Callable[..., Any], adding: Adding) -> Any:
         for row in range(n):
             y, more = vector(row, start, places, more, x, *others)
             store(state, first + row, start, y + 0.0)  # as no sum is -0
-        fold(state, n, start)
-        sums, _ = known(state, 0, start, x)
-        keep(state, 0, start, sums, more)
+        half, zero = max(1, lanes_used(n, state) // 2), filled(x, 0.0)
+        for lane in range(half):
+            sums = alone(x, load(state, first + lane, start, zero))
+            if lane + half < n:
+                more_sums = alone(x, load(state, first + lane + half, start, zero))
+                sums = joined(sums, more_sums)
+            keep(state, lane, start, sums, more)
+        fold(0, start, places, x, half, state)
 
     return over_vectors(of_fewest)
 
@@ -316,29 +321,6 @@ def _beginning(adding: Adding) -> Any:
 
 
 @inlined()
-def _fold_few(state: Memory, n: int, start: int) -> None:
-    zero, half = filled(state, 0.0), lanes_used(n, state) // 2
-    for part in (SUM, ERROR):
-        store(state, part, start, zero)
-    for lane in range(half):
-        a, b = load(state, TOP + lane, start, zero), zero
-        if lane + half < n:
-            b = load(state, TOP + lane + half, start, zero)
-        store(state, ERROR + lane, start, min(a, b))
-        store(state, TOP + lane, start, max(b, a))
-    half //= 2
-    while half:
-        for lane in range(half):
-            a = load(state, TOP + lane, start, zero)
-            b = load(state, TOP + lane + half, start, zero)
-            rest = load(state, ERROR + lane, start, zero)
-            rest = rest + load(state, ERROR + lane + half, start, zero)
-            store(state, ERROR + lane, start, rest + min(a, b))
-            store(state, TOP + lane, start, max(b, a))
-        half //= 2
-
-
-@inlined()
 def lanes_used(n: int, x: Memory) -> int:
     """Return a power of 2: of the lanes among which n rows are summed, those behind as many have no terms."""
     lanes: int = lanes_of(x)
@@ -369,7 +351,7 @@ def _summing(term: Callable[..., Any]) -> Any:
             put(terms, row, start, places, y)
         return y, (scale, ends)
 
-    adding = Adding(_known, begun, added, added_four, joined, _keep, _fold_few, TOP)
+    adding = Adding(_known, begun, added, added_four, joined, _keep, _alone, TOP)
     add_all = adding_all(vector, adding)
 
     @inlined()
@@ -379,6 +361,12 @@ def _summing(term: Callable[..., Any]) -> Any:
         add_all(n, x, state, where, terms)
 
     return sums
+
+
+@inlined()
+def _alone(x: Memory, term: Any) -> Sums:
+    below, error, _ = begun(x)
+    return Sums(below, error, term)
 
 
 @inlined()
@@ -522,21 +510,37 @@ def at_once(matrices: int, columns: int, itemsize: int, workers: int) -> int:
     return MOST if itemsize < 8 and are_enough else TOGETHER
 
 
-@compiled()
-def blocks_of(sizes: tuple[int, int, int, int], y: Array, right: Array) -> int:
-    """Return how many times a loop over columns takes some at once."""
-    n, _, _, together = sizes
-    matrices, columns = right.shape
-    several = matrices_at_once(n, columns, matrices, together)
-    blocks: int = matrices * _across(y, together)
-    if several:
-        blocks = (matrices + several - 1) // several
-    return blocks
+class Cut(NamedTuple):
+    """
+    How columns are cut into blocks.
+
+    Of how many matrices each has the columns, 0 if only some of one; how many there are of all matrices, and of
+    one; and by how many entries the first of one is shorter than the others.
+    """
+
+    several: int
+    blocks: int
+    across: int
+    before: int
 
 
 @inlined()
-def _across(y: Array, together: int) -> int:
-    return int((_before_a_line(y, together) + y.shape[1] + together - 1) // together)
+def _cut(sizes: tuple[int, int, int, int], y: Array, right: Array) -> Cut:
+    n, _, _, together = sizes
+    matrices, columns = right.shape
+    several, before = matrices_at_once(n, columns, matrices, together), _before_a_line(y, together)
+    across = (before + columns + together - 1) // together
+    blocks = matrices * across
+    if several:
+        blocks = (matrices + several - 1) // several
+    return Cut(several, blocks, across, before)
+
+
+@compiled()
+def blocks_of(sizes: tuple[int, int, int, int], y: Array, right: Array) -> int:
+    """Return how many times a loop over columns takes some at once."""
+    blocks: int = _cut(sizes, y, right).blocks
+    return blocks
 
 
 @inlined()
@@ -572,6 +576,66 @@ def _are_finite(numbers: Memory) -> bool:
     return bool(found == 0.0)
 
 
+class Block(NamedTuple):
+    """Columns: their scores, mask and cotangents if there are any, results, and whether these are right."""
+
+    x: Memory
+    where: Memory | None
+    u: Memory | None
+    y: Memory
+    right: Memory
+
+
+@inlined()
+def _lying(i: int, cut: Cut, sizes: tuple[int, int, int, int], arrays: Block) -> Block:
+    """Return a block of columns of one matrix, where they lie."""
+    n, height_of_u, height_of_y, together = sizes
+    matrix, end = i // cut.across, (i % cut.across + 1) * together - cut.before
+    start = max(0, end - together)
+    width = min(end, arrays.right.length) - start
+    return Block(
+        block_of(arrays.x, matrix * n, start, width),
+        block_of(arrays.where, matrix * n, start, width),
+        block_of(arrays.u, matrix * height_of_u, start, width),
+        block_of(arrays.y, matrix * height_of_y, start, width),
+        block_of(arrays.right, matrix, start, width),
+    )
+
+
+@inlined()
+def _gathered(
+    i: int, cut: Cut, matrices: int, sizes: tuple[int, int, int, int], arrays: Block, rooms: Block
+) -> Block:
+    """Return a block of the columns of several matrices, whose scores, masks and cotangents are side by side."""
+    n, height_of_u, *_ = sizes
+    columns, lanes, begin = arrays.right.length, lanes_of(arrays.x), i * cut.several
+    count = min(cut.several, matrices - begin)
+    width = (count * columns + lanes - 1) // lanes * lanes
+    end, end_of_u = matrices * n * columns, matrices * height_of_u * columns
+    gather(arrays.x, begin, count, n, columns, end, rooms.x)
+    gather(arrays.where, begin, count, n, columns, end, rooms.where)
+    gather(arrays.u, begin, count, height_of_u, columns, end_of_u, rooms.u)
+    return Block(
+        block_of(rooms.x, 0, 0, width),
+        block_of(rooms.where, 0, 0, width),
+        block_of(rooms.u, 0, 0, width),
+        block_of(rooms.y, 0, 0, width),
+        block_of(arrays.right, begin, 0, count * columns),
+    )
+
+
+@inlined()
+def _scatter(
+    i: int, cut: Cut, sizes: tuple[int, int, int, int], block: Block, arrays: Block
+) -> None:
+    """Copy the results of a block of several matrices to where they belong."""
+    _, _, height, _ = sizes
+    columns, begin = arrays.right.length, i * cut.several
+    count = block.right.length // columns
+    end = (begin + count) * height * columns  # behind which another thread may write
+    scatter(arrays.y, begin, count, height, columns, end, block.y)
+
+
 def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
     """
     Return a loop over the columns of matrices, which lie one below the other.
@@ -591,69 +655,51 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         y: Array,
         right: Array,
     ) -> bool:
-        n, height_of_u, height_of_y, together = sizes
-        (matrices, columns), blocks = right.shape, blocks_of(sizes, y, right)
-        across, before = _across(y, together), _before_a_line(y, together)
-        several = matrices_at_once(n, columns, matrices, together)
-        x_all, where_all, u_all, y_all = memory_of(x), memory_of(where), memory_of(u), memory_of(y)
-        real, lanes = real_of(x_all), lanes_of(x_all)
-        wide = together if several else min(together, (columns + lanes - 1) // lanes * lanes)
+        n, _, _, together = sizes
+        (matrices, columns), cut = right.shape, _cut(sizes, y, right)
+        arrays = _block(x, where, u, y, right)
+        real, lanes = real_of(arrays.x), lanes_of(arrays.x)
+        wide = together if cut.several else min(together, (columns + lanes - 1) // lanes * lanes)
         height = n if has_terms and n * wide * (BYTES // lanes) <= ROOM else 0
-        room = np.empty((height + 1, wide), real)
+        room, told = np.empty((height + 1, wide), real), np.zeros((1, MOST))
         found, whole = room_of_slices(np.float64(0.0)), room_of_columns(real(0.0))
-        fill(
-            whole, FIRST, FOURTH + 1, 1.0
-        )  # of what is no column, for nothing subnormal to be there
-        rows = n if several else 1
+        fill(whole, FIRST, FOURTH + 1, 1.0)  # of what is no column, where nothing is subnormal
+        rows = n if cut.several else 1
         entries = MOST + BYTES  # and those that are copied beyond the last
         room_x, room_where = zeros(x, rows, entries), zeros(where, rows, entries)
         room_u, room_y = zeros(u, rows, entries), zeros(y, rows, entries)
-        room_told = np.zeros((1, MOST))
+        rooms = _block(room_x, room_where, room_u, room_y, right)
         first, all_are_right = rows_after(turns, 0), True
-        while first < blocks:
-            stop = end_of(turns, first, blocks)
+        while first < cut.blocks:
+            stop = end_of(turns, first, cut.blocks)
             for i in range(first, stop):
-                if several:
-                    begin = i * several
-                    count = min(several, matrices - begin)
-                    width = (count * columns + lanes - 1) // lanes * lanes
-                    some = block_of(memory_of(room_x), 0, 0, width)
-                    mask = block_of(memory_of(room_where), 0, 0, width)
-                    of_u = block_of(memory_of(room_u), 0, 0, width)
-                    results = block_of(memory_of(room_y), 0, 0, width)
-                    told = block_of(memory_of(room_told), 0, 0, count * columns)
-                    are_right = block_of(memory_of(right), begin, 0, count * columns)
-                    end = matrices * n * columns
-                    gather(x_all, begin, count, n, columns, end, some)
-                    gather(where_all, begin, count, n, columns, end, mask)
-                    end = matrices * height_of_u * columns
-                    gather(u_all, begin, count, height_of_u, columns, end, of_u)
+                if cut.several:
+                    block = _gathered(i, cut, matrices, sizes, arrays, rooms)
                 else:
-                    matrix, end = i // across, (i % across + 1) * together - before
-                    start = max(0, end - together)
-                    width = min(end, columns) - start
-                    some = block_of(x_all, matrix * n, start, width)
-                    mask = block_of(where_all, matrix * n, start, width)
-                    of_u = block_of(u_all, matrix * height_of_u, start, width)
-                    results = block_of(y_all, matrix * height_of_y, start, width)
-                    told = block_of(memory_of(room_told), 0, 0, width)
-                    are_right = block_of(memory_of(right), matrix, start, width)
-                terms = either(height > 0, block_of(memory_of(room), 0, 0, width), results)
+                    block = _lying(i, cut, sizes, arrays)
+                width = block.x.length
+                terms = either(height > 0, block_of(memory_of(room), 0, 0, width), block.y)
                 state = block_of(whole, 0, 0, (width + lanes - 1) // lanes * lanes)
-                work(some, mask, of_u, terms, results, state, found, n, told)
-                if several:
-                    scatter(results, begin, count, height_of_y, columns, y_all)
-                all_are_right = _tell(told, are_right) and all_are_right
+                some_told = block_of(memory_of(told), 0, 0, block.right.length)
+                work(block.x, block.where, block.u, terms, block.y, state, found, n, some_told)
+                if cut.several:
+                    _scatter(i, cut, sizes, block, arrays)
+                all_are_right = _tell(some_told, block.right) and all_are_right
             first = rows_after(turns, stop - first)
         keep(room)
+        keep(told)
         keep(room_x)
         keep(room_where)
         keep(room_u)
         keep(room_y)
-        keep(room_told)
         return all_are_right
 
     return compiled()(loop)
+
+
+@inlined()
+def _block(x: Array, where: Array | None, u: Array | None, y: Array, right: Array) -> Block:
+    return Block(memory_of(x), memory_of(where), memory_of(u), memory_of(y), memory_of(right))
 
 
 def _ending(

@@ -21,7 +21,6 @@ from softmaxes._backends._numba._columns import (
     adding_all,
     copy_to,
     fill,
-    lanes_used,
     over_columns,
     over_vectors,
     put,
@@ -192,7 +191,7 @@ def _summing(
         return summand(p, _read_kept(u, where, row, start, places), number), numbers
 
     four = four_of(summand)
-    adding = Adding(_known, _begun, one_more, four, _joined, _keep, _fold_few, SUM)
+    adding = Adding(_known, _begun, one_more, four, _joined, _keep, _alone, SUM)
     add_all = adding_all(vector, adding)
 
     @inlined()
@@ -209,14 +208,8 @@ def _begun(terms: Memory) -> tuple[Any, Any]:
 
 
 @inlined()
-def _fold_few(state: Memory, n: int, start: int) -> None:
-    zero, half = filled(state, 0.0), lanes_used(n, state) // 2
-    store(state, ERROR, start, zero)
-    while half:
-        for lane in range(min(half, n - half)):
-            a = load(state, SUM + lane, start, zero)
-            store(state, SUM + lane, start, a + load(state, SUM + lane + half, start, zero))
-        n, half = half, half // 2
+def _alone(terms: Memory, a: Any) -> tuple[Any, Any]:
+    return a, filled(terms, 0.0)
 
 
 @inlined()

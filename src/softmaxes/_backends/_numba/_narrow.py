@@ -7,6 +7,8 @@ last: what is copied beyond a row is overwritten by the next.
 
 from __future__ import annotations
 
+from typing import Any
+
 from softmaxes._arrays import Array
 from softmaxes._backends._numba._numbers import inlined, lanes_of
 from softmaxes._backends._numba._vectors import Memory, filled, load, store
@@ -31,39 +33,37 @@ def keep(room: Array | None) -> None:
         room[0, 0] = 0
 
 
-@inlined()
-def gather(
-    a: Memory | None, first: int, count: int, n: int, columns: int, end: int, room: Memory
-) -> None:
-    """Copy some of the matrices of n rows, which lie one below the other and have so many entries, side by side."""
-    if a is None:
-        return
-    if columns == 1:
-        for row in range(n):
-            for i in range(count):
-                room[row, i] = a[(first + i) * n + row, 0]
-        return
-    for i in range(count):
-        for row in range(n):
-            source = (first + i) * n + row
-            has_more = (source + 1) * columns + lanes_of(a) <= end
-            _copy(columns, has_more, a, source, 0, room, row, i * columns)
+def _moving(*, is_back: bool) -> Any:
+    """
+    Return a loop that copies matrices of n rows, which lie one below the other, side by side, or back.
 
+    It copies so many from the first on. Nothing from the entry `end` on is read or written there.
+    """
 
-@inlined()
-def scatter(room: Memory, first: int, count: int, n: int, columns: int, a: Memory) -> None:
-    """Copy what stands side by side to where the matrices lie one below the other."""
-    if columns == 1:
-        for row in range(n):
-            for i in range(count):
-                a[(first + i) * n + row, 0] = room[row, i]
-        return
-    end = (first + count) * n * columns  # behind which another thread may write
-    for i in range(count):
-        for row in range(n):
-            target = (first + i) * n + row
-            has_more = (target + 1) * columns + lanes_of(a) <= end
-            _copy(columns, has_more, room, row, i * columns, a, target, 0)
+    @inlined()
+    def move_row(a: Memory, row: int, room: Memory, i: int, place: int, n: int, end: int) -> None:
+        has_more = (row + 1) * n + lanes_of(a) <= end
+        if is_back:
+            _copy(n, has_more, room, i, place, a, row, 0)
+        else:
+            _copy(n, has_more, a, row, 0, room, i, place)
+
+    @inlined()
+    def move(
+        a: Memory | None, first: int, count: int, n: int, columns: int, end: int, room: Memory
+    ) -> None:
+        if a is None:
+            return
+        if columns == 1:
+            for row in range(n):
+                for i in range(count):
+                    move_row(a, (first + i) * n + row, room, row, i, 1, 0)
+            return
+        for i in range(count):
+            for row in range(n):
+                move_row(a, (first + i) * n + row, room, row, i * columns, columns, end)
+
+    return move
 
 
 @inlined()
@@ -77,3 +77,6 @@ def _copy(
     else:
         for i in range(n):
             to[to_row, place + i] = a[row, start + i]
+
+
+gather, scatter = _moving(is_back=False), _moving(is_back=True)
