@@ -157,20 +157,23 @@ class Adding(NamedTuple):
     """
     How numbers of columns are added, as those of rows are, in as many sums side by side as a vector has lanes.
 
-    `known(state, lane, start, x)` are the sums of a lane and what else there is to know, and `begun(x)` the sums of
-    nothing. `one(sums, a)` and `four(sums, a, b, c, d)` add numbers, `joined(sums, others)` are the sums of two lanes,
-    and `keep(state, lane, start, sums, more)` writes what `known` returns. Where no lane has more than one number, they
-    are written to rows from `first` on, and `alone(x, a)` are the sums of one.
+    `begun(x)` are the sums of nothing, and `alone(x, a)` those of one number. `one(sums, a)` and
+    `four(sums, a, b, c, d)` add numbers, and `joined(sums, others)` are the sums of two lanes. `known(state, lane,
+    start, x)` are the sums of a lane, which `keep(state, lane, start, sums)` writes; where no lane has more than one
+    number, the numbers are in the rows from `first` on. `more(state, start, x)` is what else there is to know, which
+    `keep_more(state, start, more)` writes.
     """
 
-    known: Callable[..., Any]
     begun: Callable[..., Any]
+    alone: Callable[..., Any]
     one: Callable[..., Any]
     four: Callable[..., Any]
     joined: Callable[..., Any]
+    known: Callable[..., Any]
     keep: Callable[..., None]
-    alone: Callable[..., Any]
     first: int
+    more: Callable[..., Any]
+    keep_more: Callable[..., None]
 
 
 def adding_all(vector: Callable[..., Any], adding: Adding) -> Any:
@@ -202,47 +205,49 @@ def adding_all(vector: Callable[..., Any], adding: Adding) -> Any:
 
 
 def _fours(vector: Callable[..., Any], adding: Adding) -> Any:
-    known, four, keep = adding.known, adding.four, adding.keep
+    _, _, _, four, _, known, keep, _, more_of, keep_more = adding
 
     @inlined()
     def of_four(i: int, start: int, places: Any, x: Memory, state: Memory, *others: Any) -> None:
         lanes = lanes_of(x)
         row, lane = i // lanes * 4 * lanes + i % lanes, i % lanes
-        sums, more = known(state, lane, start, x)
+        sums, more = known(state, lane, start, x), more_of(state, start, x)
         a, more = vector(row, start, places, more, x, *others)
         b, more = vector(row + lanes, start, places, more, x, *others)
         c, more = vector(row + 2 * lanes, start, places, more, x, *others)
         d, more = vector(row + 3 * lanes, start, places, more, x, *others)
-        keep(state, lane, start, four(sums, a, b, c, d), more)
+        keep(state, lane, start, four(sums, a, b, c, d))
+        keep_more(state, start, more)
 
     return over_vectors(of_four)
 
 
 def _ones(vector: Callable[..., Any], adding: Adding) -> Any:
-    known, one, keep = adding.known, adding.one, adding.keep
+    _, _, one, _, _, known, keep, _, more_of, keep_more = adding
 
     @inlined()
     def of_one(
         i: int, start: int, places: Any, x: Memory, begin: int, state: Memory, *others: Any
     ) -> None:
         lane = i % lanes_of(x)
-        sums, more = known(state, lane, start, x)
+        sums, more = known(state, lane, start, x), more_of(state, start, x)
         y, more = vector(begin + i, start, places, more, x, *others)
-        keep(state, lane, start, one(sums, y), more)
+        keep(state, lane, start, one(sums, y))
+        keep_more(state, start, more)
 
     return over_vectors(of_one)
 
 
 def _fewest(vector: Callable[..., Any], adding: Adding) -> Any:
     """Return a loop over columns of no more rows than there are lanes."""
-    known, _, _, _, joined, keep, alone, first = adding
+    _, alone, _, _, joined, _, keep, first, more_of, keep_more = adding
     fold = _folding(adding)
 
     @inlined()
     def of_fewest(
         _: int, start: int, places: Any, x: Memory, n: int, state: Memory, *others: Any
     ) -> None:
-        _, more = known(state, 0, start, x)
+        more = more_of(state, start, x)
         for row in range(n):
             y, more = vector(row, start, places, more, x, *others)
             store(state, first + row, start, y + 0.0)  # as no sum is -0
@@ -252,7 +257,8 @@ def _fewest(vector: Callable[..., Any], adding: Adding) -> Any:
             if lane + half < n:
                 more_sums = alone(x, load(state, first + lane + half, start, zero))
                 sums = joined(sums, more_sums)
-            keep(state, lane, start, sums, more)
+            keep(state, lane, start, sums)
+        keep_more(state, start, more)
         fold(0, start, places, x, half, state)
 
     return over_vectors(of_fewest)
@@ -260,7 +266,7 @@ def _fewest(vector: Callable[..., Any], adding: Adding) -> Any:
 
 def _few(vector: Callable[..., Any], adding: Adding) -> Any:
     """Return a loop over columns of so few rows that none are added in fours: most sums are never in memory."""
-    known, begun, one, _, joined, keep, *_ = adding
+    begun, _, one, _, joined, _, keep, _, more_of, keep_more = adding
     fold = _folding(adding)
 
     @inlined()
@@ -269,7 +275,7 @@ def _few(vector: Callable[..., Any], adding: Adding) -> Any:
     ) -> None:
         lanes = lanes_of(x)
         half, quarter = lanes // 2, lanes // 4
-        _, more = known(state, 0, start, x)
+        more = more_of(state, start, x)
         for lane in range(quarter):
             sums = second = begun(x)
             for i in range(4):
@@ -285,7 +291,8 @@ def _few(vector: Callable[..., Any], adding: Adding) -> Any:
                     second = a
                 else:
                     second = joined(second, a)
-            keep(state, lane, start, joined(sums, second), more)
+            keep(state, lane, start, joined(sums, second))
+        keep_more(state, start, more)
         fold(0, start, places, x, quarter, state)
 
     return over_vectors(of_few)
@@ -300,9 +307,9 @@ def _folding(adding: Adding) -> Any:
         half = lanes // 2
         while half:
             for lane in range(half):
-                sums, more = known(state, lane, start, x)
-                others, _ = known(state, lane + half, start, x)
-                keep(state, lane, start, joined(sums, others), more)
+                sums = known(state, lane, start, x)
+                others = known(state, lane + half, start, x)
+                keep(state, lane, start, joined(sums, others))
             half //= 2
 
     return fold
@@ -310,12 +317,11 @@ def _folding(adding: Adding) -> Any:
 
 def _beginning(adding: Adding) -> Any:
     """Return a loop over lanes, whose sums begin."""
-    known, begun, keep = adding.known, adding.begun, adding.keep
+    begun, keep = adding.begun, adding.keep
 
     @inlined()
     def begin(lane: int, start: int, places: Any, x: Memory, state: Memory) -> None:
-        _, more = known(state, lane, start, x)
-        keep(state, lane, start, begun(x), more)
+        keep(state, lane, start, begun(x))
 
     return over_vectors(begin)
 
@@ -338,12 +344,12 @@ def _summing(term: Callable[..., Any]) -> Any:
         row: int,
         start: int,
         places: Any,
-        known: Any,
+        more: Any,
         x: Memory,
         where: Memory | None,
         terms: Memory | None,
     ) -> Any:
-        scale, ends = known
+        scale, ends = more
         scores = read(x, row, start, places)
         mask = kept_some(where, row, start, places, scores)
         y, ends = terms_of(scores, mask, scale, ends)
@@ -351,7 +357,7 @@ def _summing(term: Callable[..., Any]) -> Any:
             put(terms, row, start, places, y)
         return y, (scale, ends)
 
-    adding = Adding(_known, begun, added, added_four, joined, _keep, _alone, TOP)
+    adding = Adding(begun, _alone, added, added_four, joined, _known, _keep, TOP, _more, _keep_more)
     add_all = adding_all(vector, adding)
 
     @inlined()
@@ -370,23 +376,33 @@ def _alone(x: Memory, term: Any) -> Sums:
 
 
 @inlined()
-def _known(state: Memory, lane: int, start: int, x: Memory) -> Any:
+def _known(state: Memory, lane: int, start: int, x: Memory) -> Sums:
     like = filled(x, 0.0)
-    sums = Sums(
+    return Sums(
         load(state, SUM + lane, start, like),
         load(state, ERROR + lane, start, like),
         load(state, TOP + lane, start, like),
     )
-    scale = load(state, SHIFT, start, like), load(state, RAISED, start, like)
-    return sums, (scale, _ends(state, start, like))
 
 
 @inlined()
-def _keep(state: Memory, lane: int, start: int, sums: Sums, known: Any) -> None:
+def _keep(state: Memory, lane: int, start: int, sums: Sums) -> None:
     store(state, SUM + lane, start, sums.below)
     store(state, ERROR + lane, start, sums.error)
     store(state, TOP + lane, start, sums.top)
-    _keep_ends(state, start, known[1])
+
+
+@inlined()
+def _more(state: Memory, start: int, x: Memory) -> Any:
+    """Return the scale and the extremes."""
+    like = filled(x, 0.0)
+    scale = load(state, SHIFT, start, like), load(state, RAISED, start, like)
+    return scale, _ends(state, start, like)
+
+
+@inlined()
+def _keep_more(state: Memory, start: int, more: Any) -> None:
+    _keep_ends(state, start, more[1])
 
 
 @inlined()
@@ -607,7 +623,7 @@ def _gathered(
     i: int, cut: Cut, matrices: int, sizes: tuple[int, int, int, int], arrays: Block, rooms: Block
 ) -> Block:
     """Return a block of the columns of several matrices, whose scores, masks and cotangents are side by side."""
-    n, height_of_u, *_ = sizes
+    n, height_of_u, _, _ = sizes
     columns, lanes, begin = arrays.right.length, lanes_of(arrays.x), i * cut.several
     count = min(cut.several, matrices - begin)
     width = (count * columns + lanes - 1) // lanes * lanes

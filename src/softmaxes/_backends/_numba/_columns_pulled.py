@@ -191,7 +191,9 @@ def _summing(
         return summand(p, _read_kept(u, where, row, start, places), number), numbers
 
     four = four_of(summand)
-    adding = Adding(_known, _begun, one_more, four, _joined, _keep, _alone, SUM)
+    adding = Adding(
+        _begun, _alone, one_more, four, _joined, _known, _keep, SUM, _numbers, _keep_no_more
+    )
     add_all = adding_all(vector, adding)
 
     @inlined()
@@ -218,17 +220,21 @@ def _joined(sums: Any, others: Any) -> tuple[Any, Any]:
 
 
 @inlined()
-def _known(state: Memory, lane: int, start: int, terms: Memory) -> Any:
+def _known(state: Memory, lane: int, start: int, terms: Memory) -> tuple[Any, Any]:
     like = filled(terms, 0.0)
-    sums = load(state, SUM + lane, start, like), load(state, ERROR + lane, start, like)
-    return sums, _numbers(state, start, terms)
+    return load(state, SUM + lane, start, like), load(state, ERROR + lane, start, like)
 
 
 @inlined()
-def _keep(state: Memory, lane: int, start: int, sums: Any, numbers: Any) -> None:
+def _keep(state: Memory, lane: int, start: int, sums: Any) -> None:
     total, error = sums
     store(state, SUM + lane, start, total)
     store(state, ERROR + lane, start, error)
+
+
+@inlined()
+def _keep_no_more(state: Memory, start: int, numbers: Any) -> None:
+    """Write nothing, as what else is known stays as it is."""
 
 
 @inlined()
