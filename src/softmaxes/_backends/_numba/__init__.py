@@ -31,7 +31,7 @@ from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Call, broadcast, last_name
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba import _frames
-from softmaxes._backends._numba._columns import COLUMNS, LONG, at_once, blocks_of
+from softmaxes._backends._numba._columns import COLUMNS, LONG, blocks_of
 from softmaxes._backends._numba._columns_pulled import PULLS_OF_COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
 from softmaxes._backends._numba._frames import handler
@@ -44,10 +44,8 @@ from softmaxes._backends._numba._parts import (
     long_row_pulled,
 )
 from softmaxes._backends._numba._rows import ROWS
-from softmaxes._backends._numba._shared import PART as ENOUGH
 from softmaxes._backends._numba._shared import on_threads
 from softmaxes._backends._sums import FORMULAS
-from softmaxes._backends._threads import workers_of
 
 __all__ = [
     "FEW",
@@ -245,9 +243,8 @@ def _in_columns(
     flat = [a if a is None else a.reshape(-1, columns) for a in (x, where, u, y)]
     height_of_u, height_of_y = (0 if a is None else len(a) // matrices for a in flat[2:])
     right = np.ones((matrices, columns), np.bool_)
-    width = at_once(matrices, columns, x.itemsize, workers_of(x.size // ENOUGH))
-    sizes = n, height_of_u, height_of_y, width
-    blocks = blocks_of(sizes, flat[3], right)
+    sizes = n, height_of_u, height_of_y
+    blocks = blocks_of(n, flat[0], flat[3], right)
     are_all = on_threads(loop, blocks, -(-x.size // blocks), sizes, *flat, right)
     return None if are_all else right
 

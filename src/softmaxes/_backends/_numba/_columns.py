@@ -45,7 +45,6 @@ from softmaxes._backends._numba._slices import (
     LOG,
     MAXIMUM,
     MOST,
-    TOGETHER,
     Sums,
     added,
     added_four,
@@ -90,7 +89,6 @@ __all__ = [
     "THIRD",
     "Adding",
     "adding_all",
-    "at_once",
     "blocks_of",
     "copy_to",
     "fill",
@@ -105,6 +103,7 @@ __all__ = [
 
 ROOM = 1 << 23  # bytes of the terms of a few columns, of which more are written among the results
 LONG = ROOM // (4 * MOST)  # entries of a column, up to which there is room in single precision
+VECTORS = 8  # of columns that are taken at once
 AHEAD = 4  # rows, after which a row is worked that is asked for now
 
 # The rows of an array of what is found of columns: sums side by side, as in the places of a vector of
@@ -516,24 +515,16 @@ def _mapping(of: Callable[..., Any]) -> Any:
 _divide, _subtract = _mapping(quotient), _mapping(difference)
 
 
-@compiled()
-def at_once(matrices: int, columns: int, itemsize: int, workers: int) -> int:
-    """Return how many columns to take at once: as many as the nearest cache has room for, if all threads get some."""
-    if matrices == 1 and columns <= TOGETHER * workers:
-        each, line = (columns + workers - 1) // workers, BYTES // itemsize
-        return (each + line - 1) // line * line
-    are_enough = matrices * columns >= MOST * workers
-    return MOST if itemsize < 8 and are_enough else TOGETHER
-
-
 class Cut(NamedTuple):
     """
     How columns are cut into blocks.
 
-    Of how many matrices each has the columns, 0 if only some of one; how many there are of all matrices, and of
-    one; and by how many entries the first of one is shorter than the others.
+    How many columns are taken at once: in each row they are half a kilobyte, as what a processor fetches ahead should
+    not be what another writes. Of how many matrices each block has the columns, 0 if only some of one; how many there
+    are of all matrices, and of one; and by how many entries the first of one is shorter than the others.
     """
 
+    together: int
     several: int
     blocks: int
     across: int
@@ -541,21 +532,20 @@ class Cut(NamedTuple):
 
 
 @inlined()
-def _cut(sizes: tuple[int, int, int, int], y: Array, right: Array) -> Cut:
-    n, _, _, together = sizes
-    matrices, columns = right.shape
+def _cut(n: int, x: Array, y: Array, right: Array) -> Cut:
+    (matrices, columns), together = right.shape, VECTORS * lanes_of(memory_of(x))
     several, before = matrices_at_once(n, columns, matrices, together), _before_a_line(y, together)
     across = (before + columns + together - 1) // together
     blocks = matrices * across
     if several:
         blocks = (matrices + several - 1) // several
-    return Cut(several, blocks, across, before)
+    return Cut(together, several, blocks, across, before)
 
 
 @compiled()
-def blocks_of(sizes: tuple[int, int, int, int], y: Array, right: Array) -> int:
-    """Return how many times a loop over columns takes some at once."""
-    blocks: int = _cut(sizes, y, right).blocks
+def blocks_of(n: int, x: Array, y: Array, right: Array) -> int:
+    """Return how many times a loop over columns of n entries takes some at once."""
+    blocks: int = _cut(n, x, y, right).blocks
     return blocks
 
 
@@ -603,11 +593,11 @@ class Block(NamedTuple):
 
 
 @inlined()
-def _lying(i: int, cut: Cut, sizes: tuple[int, int, int, int], arrays: Block) -> Block:
+def _lying(i: int, cut: Cut, sizes: tuple[int, int, int], arrays: Block) -> Block:
     """Return a block of columns of one matrix, where they lie."""
-    n, height_of_u, height_of_y, together = sizes
-    matrix, end = i // cut.across, (i % cut.across + 1) * together - cut.before
-    start = max(0, end - together)
+    n, height_of_u, height_of_y = sizes
+    matrix, end = i // cut.across, (i % cut.across + 1) * cut.together - cut.before
+    start = max(0, end - cut.together)
     width = min(end, arrays.right.length) - start
     return Block(
         block_of(arrays.x, matrix * n, start, width),
@@ -620,10 +610,10 @@ def _lying(i: int, cut: Cut, sizes: tuple[int, int, int, int], arrays: Block) ->
 
 @inlined()
 def _gathered(
-    i: int, cut: Cut, matrices: int, sizes: tuple[int, int, int, int], arrays: Block, rooms: Block
+    i: int, cut: Cut, matrices: int, sizes: tuple[int, int, int], arrays: Block, rooms: Block
 ) -> Block:
     """Return a block of the columns of several matrices, whose scores, masks and cotangents are side by side."""
-    n, height_of_u, _, _ = sizes
+    n, height_of_u, _ = sizes
     columns, lanes, begin = arrays.right.length, lanes_of(arrays.x), i * cut.several
     count = min(cut.several, matrices - begin)
     width = (count * columns + lanes - 1) // lanes * lanes
@@ -641,11 +631,9 @@ def _gathered(
 
 
 @inlined()
-def _scatter(
-    i: int, cut: Cut, sizes: tuple[int, int, int, int], block: Block, arrays: Block
-) -> None:
+def _scatter(i: int, cut: Cut, sizes: tuple[int, int, int], block: Block, arrays: Block) -> None:
     """Copy the results of a block of several matrices to where they belong."""
-    _, _, height, _ = sizes
+    _, _, height = sizes
     columns, begin = arrays.right.length, i * cut.several
     count = block.right.length // columns
     end = (begin + count) * height * columns  # behind which another thread may write
@@ -658,24 +646,28 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
 
     It calls `work(x, where, u, terms, y, state, found, n, told)` for a few columns at once, of one matrix or
     of several narrow ones, which writes a number of each column that is finite where all is right. The sizes are
-    the heights of a matrix of x, u and y, and how many columns. `right` has a row for each matrix: False where a
+    the heights of a matrix of x, u and y. `right` has a row for each matrix: False where a
     column is not right. The loop tells whether all are.
     """
 
     def loop(
         turns: Array | None,
-        sizes: tuple[int, int, int, int],
+        sizes: tuple[int, int, int],
         x: Array,
         where: Array | None,
         u: Array | None,
         y: Array,
         right: Array,
     ) -> bool:
-        n, _, _, together = sizes
-        (matrices, columns), cut = right.shape, _cut(sizes, y, right)
+        n, _, _ = sizes
+        (matrices, columns), cut = right.shape, _cut(n, x, y, right)
         arrays = _block(x, where, u, y, right)
         real, lanes = real_of(arrays.x), lanes_of(arrays.x)
-        wide = together if cut.several else min(together, (columns + lanes - 1) // lanes * lanes)
+        wide = (
+            cut.together
+            if cut.several
+            else min(cut.together, (columns + lanes - 1) // lanes * lanes)
+        )
         height = n if has_terms and n * wide * (BYTES // lanes) <= ROOM else 0
         room, told = np.empty((height + 1, wide), real), np.zeros((1, MOST))
         found, whole = room_of_slices(np.float64(0.0)), room_of_columns(real(0.0))

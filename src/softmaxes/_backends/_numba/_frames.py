@@ -25,7 +25,7 @@ from softmaxes._backends._numba._calls import (
     word_at,
     words_at,
 )
-from softmaxes._backends._numba._columns import at_once, blocks_of
+from softmaxes._backends._numba._columns import blocks_of
 from softmaxes._backends._numba._numbers import compiled, inlined
 from softmaxes._backends._numba._parts import FOUND, PHASES
 from softmaxes._backends._numba._parts import PART as LONGEST
@@ -215,10 +215,10 @@ def of_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, .
         mask, pairs = read_where(frame, columns, of_where), read_u(frame, columns, of_u)
         matrices = len(x) // n
         are_right = np.ones((matrices, columns), np.bool_)
-        workers = min(limit, max(1, len(x) * columns // PART))
-        width = at_once(matrices, columns, x.itemsize, workers)
-        sizes = n, rows_of(pairs) // matrices, len(y) // matrices, width
-        turns = turns_of(blocks_of(sizes, y, are_right), workers)
+        sizes = n, rows_of(pairs) // matrices, len(y) // matrices
+        blocks = blocks_of(n, x, y, are_right)
+        workers = min(limit, blocks, max(1, len(x) * columns // PART))
+        turns = turns_of(blocks, workers)
         given = turns, sizes, x, mask, pairs, y, are_right
         return are_right[:0] if _call(frame, workers, loop, given) else are_right
 

@@ -38,11 +38,11 @@ LOOKS = 1 << 14  # at whether all are done, before this thread sleeps
 
 def on_threads(loop: Callable[..., Any], rows: int, n: int, *arguments: Any) -> bool | None:
     """
-    Call a loop over rows of n entries, on as many threads as they are worth.
+    Call a loop over rows of n entries, on as many threads as they are worth, none of which has no row.
 
     Return whether it says True on all of them, if that is known.
     """
-    workers = workers_of(rows * n // PART)
+    workers = workers_of(min(rows, rows * n // PART))
     if workers < 2:
         return bool(loop(None, *arguments))
     turns = turns_of(rows, workers)
