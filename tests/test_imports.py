@@ -31,6 +31,7 @@ LEVELS = (
 # Who may say `import` for a library; the command line is a user of the package and has its own file for JAX.
 NUMBA = (
     "__init__",
+    "_blocks",
     "_calls",
     "_columns",
     "_columns_pulled",

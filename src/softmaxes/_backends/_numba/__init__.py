@@ -31,8 +31,9 @@ from softmaxes import _primals
 from softmaxes._arrays import Array, Arrays, Call, broadcast, last_name
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._numba import _frames
-from softmaxes._backends._numba._columns import COLUMNS, LONG, blocks_of
+from softmaxes._backends._numba._blocks import LONG, blocks_of
 from softmaxes._backends._numba._columns_pulled import PULLS_OF_COLUMNS
+from softmaxes._backends._numba._columns_valued import COLUMNS
 from softmaxes._backends._numba._cotangents import COTANGENTS, PULLS
 from softmaxes._backends._numba._frames import handler
 from softmaxes._backends._numba._parts import (

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from softmaxes import _rules
+from softmaxes._backends._numba._adding import Adding, adding_all, over_vectors, put, read
+from softmaxes._backends._numba._blocks import over_columns
 from softmaxes._backends._numba._columns import (
     ERROR,
     FIRST,
@@ -17,14 +19,8 @@ from softmaxes._backends._numba._columns import (
     SECOND,
     SUM,
     THIRD,
-    Adding,
-    adding_all,
     copy_to,
     fill,
-    over_columns,
-    over_vectors,
-    put,
-    read,
     reduce_columns,
     write_divisors,
 )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from softmaxes._arrays import Array
+from softmaxes._backends._numba._blocks import blocks_of
 from softmaxes._backends._numba._calls import (
     SAID_FALSE,
     address_of,
@@ -25,7 +26,6 @@ from softmaxes._backends._numba._calls import (
     word_at,
     words_at,
 )
-from softmaxes._backends._numba._columns import blocks_of
 from softmaxes._backends._numba._numbers import compiled, inlined
 from softmaxes._backends._numba._parts import FOUND, PHASES
 from softmaxes._backends._numba._parts import PART as LONGEST
