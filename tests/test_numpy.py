@@ -735,8 +735,8 @@ def test_a_second_process_finds_what_was_compiled(tmp_path):
 def test_every_loop_is_kept_under_a_name_of_its_own():
     from softmaxes._backends._numba import (
         _cache,
-        _columns,
         _columns_pulled,
+        _columns_valued,
         _cotangents,
         _parts,
         _rows,
@@ -744,7 +744,7 @@ def test_every_loop_is_kept_under_a_name_of_its_own():
 
     tables = (
         _rows.ROWS,
-        _columns.COLUMNS,
+        _columns_valued.COLUMNS,
         _columns_pulled.PULLS_OF_COLUMNS,
         _cotangents.COTANGENTS,
         _cotangents.PULLS,
