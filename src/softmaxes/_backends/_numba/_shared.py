@@ -38,11 +38,11 @@ LOOKS = 1 << 14  # at whether all are done, before this thread sleeps
 
 def on_threads(loop: Callable[..., Any], rows: int, n: int, *arguments: Any) -> bool | None:
     """
-    Call a loop over rows of n entries, on as many threads as they are worth, none of which has no row.
+    Call a loop over rows of n entries, on as many threads as they are worth, and no more than rows.
 
     Return whether it says True on all of them, if that is known.
     """
-    workers = workers_of(min(rows, rows * n // PART))
+    workers = min(rows, workers_of(rows * n // PART))
     if workers < 2:
         return bool(loop(None, *arguments))
     turns = turns_of(rows, workers)
