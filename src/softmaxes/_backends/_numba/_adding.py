@@ -116,7 +116,8 @@ def adding_all(vector: Callable[..., Any], adding: Adding) -> Any:
 
 
 def _fours(vector: Callable[..., Any], adding: Adding) -> Any:
-    _, _, _, four, _, known, keep, _, more_of, keep_more = adding
+    known, four, keep = adding.known, adding.four, adding.keep
+    more_of, keep_more = adding.more, adding.keep_more
 
     @inlined()
     def of_four(i: int, start: int, places: Any, x: Memory, state: Memory, *others: Any) -> None:
@@ -134,7 +135,8 @@ def _fours(vector: Callable[..., Any], adding: Adding) -> Any:
 
 
 def _ones(vector: Callable[..., Any], adding: Adding) -> Any:
-    _, _, one, _, _, known, keep, _, more_of, keep_more = adding
+    known, one, keep = adding.known, adding.one, adding.keep
+    more_of, keep_more = adding.more, adding.keep_more
 
     @inlined()
     def of_one(
@@ -151,8 +153,8 @@ def _ones(vector: Callable[..., Any], adding: Adding) -> Any:
 
 def _fewest(vector: Callable[..., Any], adding: Adding) -> Any:
     """Return a loop over columns of no more rows than there are lanes."""
-    _, alone, _, _, joined, _, keep, first, more_of, keep_more = adding
-    fold = _folding(adding)
+    alone, joined, keep, first = adding.alone, adding.joined, adding.keep, adding.first
+    more_of, keep_more, fold = adding.more, adding.keep_more, _folding(adding)
 
     @inlined()
     def of_fewest(
@@ -162,12 +164,13 @@ def _fewest(vector: Callable[..., Any], adding: Adding) -> Any:
         for row in range(n):
             y, more = vector(row, start, places, more, x, *others)
             store(state, first + row, start, y + 0.0)  # as no sum is -0
-        half, zero = max(1, lanes_used(n, state) // 2), filled(x, 0.0)
+        half, zero = 1, filled(x, 0.0)
+        while 2 * half < n:
+            half *= 2
         for lane in range(half):
             sums = alone(x, load(state, first + lane, start, zero))
             if lane + half < n:
-                more_sums = alone(x, load(state, first + lane + half, start, zero))
-                sums = joined(sums, more_sums)
+                sums = joined(sums, alone(x, load(state, first + lane + half, start, zero)))
             keep(state, lane, start, sums)
         keep_more(state, start, more)
         fold(0, start, places, x, half, state)
@@ -177,8 +180,8 @@ def _fewest(vector: Callable[..., Any], adding: Adding) -> Any:
 
 def _few(vector: Callable[..., Any], adding: Adding) -> Any:
     """Return a loop over columns of so few rows that none are added in fours: most sums are never in memory."""
-    begun, _, one, _, joined, _, keep, _, more_of, keep_more = adding
-    fold = _folding(adding)
+    begun, one, joined, keep = adding.begun, adding.one, adding.joined, adding.keep
+    more_of, keep_more, fold = adding.more, adding.keep_more, _folding(adding)
 
     @inlined()
     def of_few(
@@ -235,12 +238,3 @@ def _beginning(adding: Adding) -> Any:
         keep(state, lane, start, begun(x))
 
     return over_vectors(begin)
-
-
-@inlined()
-def lanes_used(n: int, x: Memory) -> int:
-    """Return a power of 2: of the lanes among which n rows are summed, those behind as many have no terms."""
-    lanes: int = lanes_of(x)
-    while lanes // 2 >= n:
-        lanes //= 2
-    return lanes

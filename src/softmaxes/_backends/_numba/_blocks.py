@@ -32,7 +32,7 @@ __all__ = ["LONG", "blocks_of", "over_columns"]
 
 ROOM = 1 << 23  # bytes of the terms of a few columns, of which more are written among the results
 LONG = ROOM // (4 * MOST)  # entries of a column, up to which there is room in single precision
-VECTORS = 8  # of columns that are taken at once
+VECTORS = MOST * 4 // BYTES  # of columns that are taken at once, as many as there is room for
 
 
 class Cut(NamedTuple):
@@ -102,6 +102,12 @@ def _are_finite(numbers: Memory) -> bool:
     return bool(found == 0.0)
 
 
+@inlined()
+def _whole(n: int, lanes: int) -> int:
+    """Return how many places there are in the vectors that n numbers take."""
+    return (n + lanes - 1) // lanes * lanes
+
+
 class Block(NamedTuple):
     """Columns: their scores, mask and cotangents if there are any, results, and whether these are right."""
 
@@ -134,9 +140,9 @@ def _gathered(
 ) -> Block:
     """Return a block of the columns of several matrices, whose scores, masks and cotangents are side by side."""
     n, height_of_u, _ = sizes
-    columns, lanes, begin = arrays.right.length, lanes_of(arrays.x), i * cut.several
+    columns, begin = arrays.right.length, i * cut.several
     count = min(cut.several, matrices - begin)
-    width = (count * columns + lanes - 1) // lanes * lanes
+    width = _whole(count * columns, lanes_of(arrays.x))
     end, end_of_u = matrices * n * columns, matrices * height_of_u * columns
     gather(arrays.x, begin, count, n, columns, end, rooms.x)
     gather(arrays.where, begin, count, n, columns, end, rooms.where)
@@ -183,11 +189,7 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         (matrices, columns), cut = right.shape, _cut(n, x, y, right)
         arrays = _block(x, where, u, y, right)
         real, lanes = real_of(arrays.x), lanes_of(arrays.x)
-        wide = (
-            cut.together
-            if cut.several
-            else min(cut.together, (columns + lanes - 1) // lanes * lanes)
-        )
+        wide = min(cut.together, _whole(max(1, cut.several) * columns, lanes))
         height = n if has_terms and n * wide * (BYTES // lanes) <= ROOM else 0
         room, told = np.empty((height + 1, wide), real), np.zeros((1, MOST))
         found, whole = room_of_slices(np.float64(0.0)), room_of_columns(real(0.0))
@@ -207,7 +209,7 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
                     block = _lying(i, cut, sizes, arrays)
                 width = block.x.length
                 terms = either(height > 0, block_of(memory_of(room), 0, 0, width), block.y)
-                state = block_of(whole, 0, 0, (width + lanes - 1) // lanes * lanes)
+                state = block_of(whole, 0, 0, _whole(width, lanes))
                 some_told = block_of(memory_of(told), 0, 0, block.right.length)
                 work(block.x, block.where, block.u, terms, block.y, state, found, n, some_told)
                 if cut.several:

@@ -41,8 +41,9 @@ def _moving(*, is_back: bool) -> Any:
     """
 
     @inlined()
-    def move_row(a: Memory, row: int, room: Memory, i: int, place: int, n: int, end: int) -> None:
-        has_more = (row + 1) * n + lanes_of(a) <= end
+    def move_row(
+        a: Memory, row: int, room: Memory, i: int, place: int, n: int, has_more: bool
+    ) -> None:
         if is_back:
             _copy(n, has_more, room, i, place, a, row, 0)
         else:
@@ -57,11 +58,13 @@ def _moving(*, is_back: bool) -> Any:
         if columns == 1:
             for row in range(n):
                 for i in range(count):
-                    move_row(a, (first + i) * n + row, room, row, i, 1, 0)
+                    move_row(a, (first + i) * n + row, room, row, i, 1, False)
             return
         for i in range(count):
             for row in range(n):
-                move_row(a, (first + i) * n + row, room, row, i * columns, columns, end)
+                of_a = (first + i) * n + row
+                has_more = (of_a + 1) * columns + lanes_of(a) <= end
+                move_row(a, of_a, room, row, i * columns, columns, has_more)
 
     return move
 
