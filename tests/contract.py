@@ -171,6 +171,22 @@ def _bordered(derivative, at):
 CONTRACT = {
     "two equal scores": PAIR,
     "a dominant score": CONFIDENT,
+    "one entry": ALONE,
+    "one entry, far from 0": ALONE._replace(x=[-3e38], logsumexp=Expected(-3e38, [1], [[0]])),
+    "one entry, -inf": empty([-INF]),
+    "one entry, masked NaN": empty([NAN], where=[False]),
+    "one entry, +inf": ALONE._replace(x=[INF], logsumexp=Expected(INF, [1], [[0]])),
+    "one entry, NaN": Row(
+        [NAN], *[Expected([NAN], [[NAN]], [[NAN]])] * 2, Expected(NAN, [NAN], [[NAN]])
+    ),
+    "one entry, temperature 2": tempered(ALONE),
+    "one entry, temperature 0": at_limit(0, [3], [1], [0]),
+    "one entry, temperature inf": at_limit(INF, [3], [1], [0]),
+    "one entry, temperature inf, -inf": at_limit(INF, [-INF], [0], [-INF]),
+    "one entry, weight 3": Row(
+        [3], logsumexp=Expected(3 + LOG3, [1], [[0]]), options={"weights": [3]}
+    ),
+    "one entry, weight 0": empty([NAN], weights=[0])._replace(softmax=None, log_softmax=None),
     "far from 0": PAIR._replace(x=[3e38, 3e38], logsumexp=Expected(3e38, *PAIR.logsumexp[1:])),
     "far apart": Row(
         [1e38, -1e38],

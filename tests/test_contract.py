@@ -187,6 +187,28 @@ def test_without_axes_every_entry_is_a_slice(backend, dtype, function):
     )
 
 
+@every_function
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("n", [6, 300])
+def test_slices_of_one_entry_know_nothing_of_each_other(backend, dtype, function, axis, n):
+    def tiled(some):
+        return np.expand_dims(np.resize(some, n), axis)
+
+    # a score, 0, nothing, what is infinite, what is not known, and what is masked
+    x, where = tiled([7, 0, -INF, INF, NAN, NAN]), tiled([True] * 5 + [False])
+    value = {
+        "softmax": [1, 1, 0, 1, NAN, 0],
+        "log_softmax": [0, 0, -INF, 0, NAN, -INF],
+        "logsumexp": [7, 0, -INF, INF, NAN, -INF],
+    }[function.__name__]
+    derivative = [1, 1, 0, 1, NAN, 0] if function is sm.logsumexp else [0, 0, 0, 0, NAN, 0]
+    value = tiled(value).ravel() if function is sm.logsumexp else tiled(value)
+    x, options = arguments(backend, Row(x, options={"where": where}), dtype)
+    y, dx = backend.run(pulled_back, function, x, xp=backend.xp, axis=axis, **options)
+    assert_is(value, y, backend)
+    assert_is(tiled(derivative), dx, backend)
+
+
 # Of many numbers, a compiler may take the maximum by instructions that drop a NaN.
 NORMALISERS_AND_LOSSES = {f.__name__: (f, 0) for f in FUNCTIONS.values()} | {
     "entropy": (sm.entropy, 0),

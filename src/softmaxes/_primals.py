@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from softmaxes._arrays import Array, Arrays, Axes, Namespace, device
+from softmaxes._arrays import Array, Arrays, Axes, Namespace, are_single, device
 
 __all__ = [
     "cross_entropy",
@@ -48,10 +48,14 @@ __all__ = [
 
 
 def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    if _have_one_term(arrays, axis=axis):
+        return xp.exp(_log_of_single(arrays, axis=axis, xp=xp))
     return _probabilities(_terms(arrays, axis=axis, xp=xp), xp=xp)
 
 
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    if _have_one_term(arrays, axis=axis):
+        return _log_of_single(arrays, axis=axis, xp=xp)
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
     s = _terms(arrays, axis=axis, xp=xp)
     y = -(xp.log1p(s.excess) - s.z)
@@ -59,6 +63,9 @@ def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    if _have_one_term(arrays, axis=axis):
+        x, _, _ = _support(arrays, axis=axis, xp=xp)
+        return x + 0.0  # an array of its own
     s = _terms(arrays, axis=axis, xp=xp)
     log_sum = xp.log1p(s.excess)
     if arrays.weights is not None:
@@ -84,6 +91,18 @@ def maximum(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     return _terms(arrays, axis=axis, xp=xp).excess
+
+
+# A slice of one entry is its own maximum, and S is 1: nothing is left to compute.
+
+
+def _have_one_term(arrays: Arrays, *, axis: Axes) -> bool:
+    return arrays.weights is None and are_single(arrays.x, axis)
+
+
+def _log_of_single(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
+    x, _, _ = _support(arrays, axis=axis, xp=xp)
+    return xp.where(x > -xp.inf, 0.0, x)  # what is not above -inf is -inf or NaN
 
 
 # Losses: sums over a slice of terms >= 0, so that nothing cancels. A factor of 0 makes a term 0.

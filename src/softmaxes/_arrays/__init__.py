@@ -34,7 +34,15 @@ from softmaxes._arrays._kinds import (
 )
 from softmaxes._arrays._pieces import checked_alike, checked_slices, checked_values, zeros
 from softmaxes._arrays._products import Factors, Product, checked_product
-from softmaxes._arrays._shapes import Axes, Axis, broadcast, known_lengths, shape_of, with_axes
+from softmaxes._arrays._shapes import (
+    Axes,
+    Axis,
+    are_single,
+    broadcast,
+    known_lengths,
+    shape_of,
+    with_axes,
+)
 from softmaxes._arrays._trees import leaves, mapped
 
 __all__ = [
@@ -48,6 +56,7 @@ __all__ = [
     "Namespace",
     "Outline",
     "Product",
+    "are_single",
     "as_array",
     "broadcast",
     "call_without_scores",

@@ -12,6 +12,7 @@ from softmaxes._arrays._kinds import Array, Namespace, Scores
 __all__ = [
     "Axes",
     "Axis",
+    "are_single",
     "axes_from_the_end",
     "broadcast",
     "broadcast_shape",
@@ -50,6 +51,11 @@ def axes_from_the_end(axis: Any, name: str, ndim: int) -> Axes:
 def shape_of(a: Array) -> tuple[Any, ...]:
     """Return the shape of an array, with None for the lengths that are not known, NaN in Dask."""
     return tuple(None if isinstance(n, float) else n for n in a.shape)
+
+
+def are_single(a: Array, axis: Axes) -> bool:
+    """Tell whether slices along the axes are known to have one entry each."""
+    return all(isinstance(n, int) and n == 1 for n in (a.shape[i] for i in axis))
 
 
 def known_lengths(name: str, a: Array, axes: Axes) -> list[int]:

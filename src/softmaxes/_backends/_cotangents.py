@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmaxes import _rules
-from softmaxes._arrays import Array, Arrays
+from softmaxes._arrays import Array, Arrays, are_single
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._moderate import BOUNDS
 from softmaxes._backends._sums import added, others, top
@@ -39,6 +39,8 @@ def of_rows(f: Any, p: Array, arrays: Arrays, u: Array) -> tuple[Array, Array | 
         return None
     if loops() is not None and p.dtype in BOUNDS:
         return (g := np.empty_like(p)), loops().cotangents(f, p, arrays, u, g)
+    if are_single(p, (-1,)):
+        return None  # the rules see that there is next to nothing to compute
     place = top(p)
     largest = p.reshape(-1)[place]
     is_dominant = largest > 0.5

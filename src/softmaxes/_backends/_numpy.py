@@ -20,6 +20,7 @@ from softmaxes._arrays import (
     Arrays,
     Axes,
     Call,
+    are_single,
     broadcast,
     last_name,
     leaves,
@@ -182,6 +183,8 @@ def _have_roads(axis: Axes, arrays: Any, *state: Any) -> bool:
     _, _, temperature, *others = arrays
     if arrays.x.size == 0 or any(a is not None for a in others):
         return False
+    if loops() is None and not state and are_single(arrays.x, axis):
+        return False  # the formulas see that there is nothing to compute
     return temperature is None or (not state and all(temperature.shape[a] == 1 for a in axis))
 
 

@@ -151,7 +151,7 @@ class _OfScores:
         return y.contiguous()  # as PyTorch's own functions keep it, for those who call `view`
 
     def by_pytorch(self, f: Callable[..., Array], *arguments: Any) -> Array:
-        of = _scores.formula(f, arguments) if _shared.is_recorded() else f
+        of = _scores.formula(f, self.axis, arguments) if _shared.is_recorded() else f
         return of(*arguments, axis=self.axis, xp=xp)
 
     def kept(self, y: Array, arrays: Flat, needs: Sequence[bool]) -> Flat:

@@ -14,20 +14,23 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from softmaxes import _primals, _rules
-from softmaxes._arrays import Array, Arrays, Axes, Namespace
+from softmaxes._arrays import Array, Arrays, Axes, Namespace, are_single
 from softmaxes._rules._rule import sum_to_zero
 
 __all__ = ["formula"]
 
 
-def formula(f: Callable[..., Array], arguments: tuple[Any, ...]) -> Callable[..., Array]:
+def formula(
+    f: Callable[..., Array], axis: Axes, arguments: tuple[Any, ...]
+) -> Callable[..., Array]:
     """Return what takes the place of f for these arguments, which may be f."""
     own = FORMULAS.get(f)
     if own is None:
         return f
     x, *options = next(a for a in arguments if isinstance(a, Arrays))
-    is_alone = all(a is None for a in options)
-    return own if is_alone and x.device.type == "cpu" and 0 not in x.shape else f
+    if any(a is not None for a in options) or are_single(x, axis):
+        return f
+    return own if x.device.type == "cpu" and 0 not in x.shape else f
 
 
 AT_ONCE = 16  # entries

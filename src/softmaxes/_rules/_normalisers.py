@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from softmaxes import _primals
-from softmaxes._arrays import Array, Arrays, Axes, Namespace
+from softmaxes._arrays import Array, Arrays, Axes, Namespace, are_single
 from softmaxes._rules._rule import (
     Rule,
     by_scores,
@@ -53,12 +53,16 @@ softmax = Rule(_primals.softmax, _softmax_jvp, _softmax_vjp, _softmax_hvp)
 
 # log_softmax --------------------------------------------------------------------------------------
 # y_i = z_i - logsumexp(z),    J = I - 1 pᵀ,    Jᵀ = I - p 1ᵀ,    Hessian of Σ y: -n (diag(p) - p pᵀ)
+#
+# Of one entry J is p (1 - p), as it is for softmax.
 
 
 def _log_softmax_jvp(
     p: Array, d: Array, arrays: Arrays, tangents: Arrays, *, axis: Axes, xp: Namespace
 ) -> Array:
     def deviation(v: Array) -> Array:
+        if are_single(p, axis):
+            return covariance(p, arrays, v, axis=axis, xp=xp)
         v = centred(p, v, axis=axis, xp=xp)
         return xp.where(can_change(p, arrays, axis=axis, xp=xp), v, 0.0)
 
@@ -66,6 +70,8 @@ def _log_softmax_jvp(
 
 
 def _log_softmax_vjp(p: Array, arrays: Arrays, u: Array, *, axis: Axes, xp: Namespace) -> Array:
+    if are_single(p, axis):
+        return _softmax_vjp(p, arrays, u, axis=axis, xp=xp)
     u = xp.where(can_change(p, arrays, axis=axis, xp=xp), u, 0.0)
     total = xp.sum(u, axis=axis, keepdims=True)
     g = sum_to_zero(p > 0.5, u - xp.where(p == 0.0, 0.0, p * total), axis=axis, xp=xp)

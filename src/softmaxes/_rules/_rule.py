@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from softmaxes._arrays import Array, Arrays, Axes, Namespace
+from softmaxes._arrays import Array, Arrays, Axes, Namespace, are_single
 
 __all__ = [
     "Rule",
@@ -53,6 +53,8 @@ class Rule(NamedTuple):
 
 
 def covariance(p: Array, arrays: Arrays, v: Array, *, axis: Axes, xp: Namespace) -> Array:
+    if are_single(p, axis):  # J = p (1 - p), for p of 0, 1 or NaN
+        return xp.where(p == 0.0, 0.0, (1.0 - p) * v)
     # J = diag(p) - p pᵀ, centred on both sides and so symmetric: its own transpose.
     dominant = is_dominant(p, arrays, axis=axis, xp=xp)
     v = xp.where(p == 0.0, 0.0, v - sum_where(dominant, v, axis=axis, xp=xp))
