@@ -159,6 +159,36 @@ def test_many_callers_at_once_share_the_threads(jax, function):
 
 
 @every_function
+@pytest.mark.parametrize(("shape", "axis"), [((5000, 13), -1), ((300, 500), -1), ((300, 500), 0)])
+def test_the_bits_do_not_depend_on_the_number_of_threads(jax, monkeypatch, function, shape, axis):
+    x, u, _ = (jax.numpy.asarray(a, "float32") for a in rows_of_all_kinds(shape))
+    u = u.take(0, axis) if function is sm.logsumexp else u
+
+    def both(x, u):
+        y, pullback = jax.vjp(partial(function, axis=axis), x)
+        return y, pullback(u)[0]
+
+    found = []
+    for threads in "123":
+        monkeypatch.setenv("SOFTMAXES_NUM_THREADS", threads)
+        jax.clear_caches()
+        found.append([np.asarray(a) for a in jax.jit(both)(x, u)])
+    for some in found[1:]:
+        for a, b in zip(some, found[0], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@every_function
+def test_xla_is_told_how_many_threads_are_allowed(jax, monkeypatch, function):
+    x = jax.numpy.zeros((300, 500), "float32")
+    for threads in "13":
+        monkeypatch.setenv("SOFTMAXES_NUM_THREADS", threads)
+        jax.clear_caches()
+        text = jax.jit(partial(function, axis=-1)).lower(x).as_text()
+        assert f", {threads}, 500, 0]>" in text
+
+
+@every_function
 def test_between_arguments_and_results_nothing_is_kept(jax, function):
     x = jax.numpy.asarray(np.random.default_rng(0).normal(size=(8, MANY // 8)), "bfloat16")
     u = function(x, axis=-1)

@@ -133,7 +133,9 @@ def _by_rows(
     handler, number = _target(f, axis, np.dtype(working), kinds, template, size, are_few)
     result = jax.ShapeDtypeStruct(like.shape, like.dtype)
     call = jax.ffi.ffi_call(registered(handler), result, vmap_method="broadcast_all")
-    return call(*leaves(arguments), call=np.array([number, *(size or ())], np.int64))
+    with beside_threads_that_stay():
+        numbers = number, allowed(), *(size or ())
+    return call(*leaves(arguments), call=np.array(numbers, np.int64))
 
 
 @cache
@@ -146,7 +148,7 @@ def _target(
 
     def work(frame: int) -> None:
         with beside_threads_that_stay():
-            are_right = run and run(frame, allowed())
+            are_right = run and run(frame)
             if are_right is not None and not len(are_right):
                 return
             *flat, out = arrays_of(frame)

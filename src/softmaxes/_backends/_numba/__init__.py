@@ -70,7 +70,7 @@ TILE = 1 << 17  # entries of rows or columns between which a thread may change, 
 # Entries of a column of a dtype: a longer row is summed in parts, or narrow results have no place for terms.
 LONGEST = {"float32": PART, "float64": PART, "bfloat16": LONG}
 # Entries of a row, of which fewer take less time as a column, and rows, of which fewer do not.
-SHORT = {np.dtype(np.float32): 16, np.dtype(np.float64): 11}
+SHORT = {np.dtype(np.float32): 24, np.dtype(np.float64): 11}
 FEW = 64
 WIDE = 2  # columns: even so few take less time than a copy to rows
 

@@ -2,8 +2,8 @@
 Calls of XLA, worked without the interpreter: from a frame of its foreign function interface to a loop.
 
 Arguments are scores, a mask if there is one, and cotangents if there are any, each contiguous. The only
-attribute is an array of integers: a number for who does what is left, the length of a slice, and the
-number of columns, 0 of rows.
+attribute is an array of integers: a number for who does what is left, the number of threads to use, the
+length of a slice, and the number of columns, 0 of rows.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ from softmaxes._backends._numba._numbers import compiled, inlined
 from softmaxes._backends._numba._parts import FOUND, PHASES
 from softmaxes._backends._numba._parts import PART as LONGEST
 from softmaxes._backends._numba._pool import in_pool
-from softmaxes._backends._numba._shared import PART, turns_of, turns_of_phases
+from softmaxes._backends._numba._shared import turns_of, turns_of_phases
 
 __all__ = ["handler", "of_columns", "of_long_rows", "of_rows"]
 
+PART = 1 << 15  # entries, of which a few are worth a thread: those of XLA are awake
+MANY = 32  # parts, from which on a call is not done twice where a slice is not right
+ROW = 64  # entries, as many as it takes the time of to begin a row
 BYTES = 8
 # The words of a frame, of the interface, of a buffer, and of attributes.
 EXTENSION, API, CONTEXT, STAGE, ARGUMENTS, RESULTS, ATTRIBUTES = 1, 2, 3, 4, 9, 14, 20
@@ -45,7 +48,7 @@ EXECUTION, HALF = 3, 0xFFFFFFFF  # the stage in which there is something to comp
 
 def handler(run: Callable[..., Array], left: int) -> int:
     """
-    Return the address of a handler of XLA's calls, which runs a loop on this thread if it has few entries.
+    Return the address of a handler of XLA's calls, which runs a loop if it has few entries.
 
     The handler at the address `left` does all else: more entries, slices that are not right, other stages.
     """
@@ -62,7 +65,7 @@ def _handler(run: Any) -> Any:
             return False
         if _word(frame, STAGE) & HALF != EXECUTION:
             return True
-        return _length(frame, ARGUMENTS, 0) < 2 * PART and len(run(frame, 1)) == 0
+        return _parts(frame) < MANY and len(run(frame)) == 0
 
     return compiled()(lambda: address_of(has_done))
 
@@ -90,10 +93,29 @@ def _length(frame: int, place: int, i: int) -> int:
 
 
 @inlined()
+def _numbers(frame: int) -> Array:
+    return words_at(_word(_word(_word(frame, ATTRIBUTES), 0), NUMBERS), 4)
+
+
+@inlined()
 def _size(frame: int) -> tuple[int, int]:
     """Return the length of a slice, and the number of columns."""
-    numbers = words_at(_word(_word(_word(frame, ATTRIBUTES), 0), NUMBERS), 3)
-    return numbers[1], numbers[2]
+    numbers = _numbers(frame)
+    return numbers[2], numbers[3]
+
+
+@inlined()
+def _parts(frame: int) -> int:
+    """Return how many parts of work there are."""
+    (n, columns), entries = _size(frame), _length(frame, ARGUMENTS, 0)
+    rows = entries // n if columns == 0 else 0
+    return (entries + rows * ROW) // PART
+
+
+@inlined()
+def _workers(frame: int, turns: int) -> int:
+    """Return how many threads work so many turns."""
+    return min(_numbers(frame)[1], turns, max(1, _parts(frame)))
 
 
 @inlined()
@@ -123,7 +145,7 @@ def _reading(i: int | None, read: Any) -> Any:
 @cache
 def of_rows(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]) -> Any:
     """
-    Return a function of the address of a frame, and a number of threads.
+    Return a function of the address of a frame.
 
     It calls the loop, and returns which rows are right if not all are. The mask and the
     cotangents are those arguments; the dtypes are of scores, mask, cotangents and results.
@@ -132,13 +154,13 @@ def of_rows(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]
     of_x, of_where, of_u, of_y = dtypes
     has_pairs = u is not None
 
-    def run(frame: int, limit: int) -> Array:
+    def run(frame: int) -> Array:
         n, _ = _size(frame)
         x = _matrix(frame, ARGUMENTS, 0, n, of_x)
         rows, mask = len(x), read_where(frame, n, of_where)
         y = _rows(frame, RESULTS, 0, rows, of_y)
         found = np.full(rows, np.nan)
-        workers = min(limit, max(1, rows * n // PART))
+        workers = _workers(frame, rows)
         turns = turns_of(rows, workers)
         if has_pairs:
             given = read_u(frame, rows, of_u)
@@ -164,13 +186,13 @@ def of_long_rows(
     has_pairs, room_of = u is not None, _itself if room is None else _fresh
     mask_of = _nothing if where is None else _one
 
-    def run(frame: int, limit: int) -> Array:
+    def run(frame: int) -> Array:
         n, _ = _size(frame)
         x = _matrix(frame, ARGUMENTS, 0, n, of_x)
         rows, parts = len(x), (n + LONGEST - 1) // LONGEST
         masks, all_u = read_where(frame, n, of_where), read_u(frame, rows, of_u)
         all_y, found = _rows(frame, RESULTS, 0, rows, of_y), np.full((rows, 1), np.nan)
-        workers, told = min(limit, parts), np.empty((parts, FOUND))
+        workers, told = _workers(frame, parts), np.empty((parts, FOUND))
         for i in range(rows):
             turns, mask, y = turns_of_phases(PHASES), mask_of(masks, i), _one(all_y, i)
             terms = room_of(y, room)
@@ -207,7 +229,7 @@ def of_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, .
     of_x, of_where, of_u, of_y = dtypes
     rows_of = _no_rows if u is None else len
 
-    def run(frame: int, limit: int) -> Array:
+    def run(frame: int) -> Array:
         n, columns = _size(frame)
         columns = max(1, columns)  # of a row, it is one
         x = _matrix(frame, ARGUMENTS, 0, columns, of_x)
@@ -217,7 +239,7 @@ def of_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, .
         are_right = np.ones((matrices, columns), np.bool_)
         sizes = n, rows_of(pairs) // matrices, len(y) // matrices
         blocks = blocks_of(n, x, y, are_right)
-        workers = min(limit, blocks, max(1, len(x) * columns // PART))
+        workers = _workers(frame, blocks)
         turns = turns_of(blocks, workers)
         given = turns, sizes, x, mask, pairs, y, are_right
         return are_right[:0] if _call(frame, workers, loop, given) else are_right
