@@ -184,9 +184,9 @@ def framed(
     working: Any,
     dtypes: Sequence[Any],
     are_few: bool,
-) -> Callable[[int, int], Array] | None:
+) -> Callable[[int], Array] | None:
     """
-    Return what works calls of XLA, by the address of a frame and on up to so many threads; None where no loop does.
+    Return what works calls of XLA, by the address of a frame; None where no loop does.
 
     The size is the length of a slice and the number of columns, 0 of rows. The dtypes are those of scores, mask,
     cotangents and results, None of what there is not; slices are few if `are_few` says so. It returns which slices
@@ -198,7 +198,7 @@ def framed(
         return None
     stored = tuple(dtype and _stored_as(dtype) for dtype in dtypes)
     is_pull, arguments = f in PULLS, (where and 1, u and (2 if where else 1), stored)
-    run: Callable[[int, int], Array]
+    run: Callable[[int], Array]
     if columns:
         run = _frames.of_columns((PULLS_OF_COLUMNS if is_pull else COLUMNS)[f], *arguments)
     elif n <= PART:

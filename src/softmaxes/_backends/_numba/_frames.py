@@ -115,7 +115,8 @@ def _parts(frame: int) -> int:
 @inlined()
 def _workers(frame: int, turns: int) -> int:
     """Return how many threads work so many turns."""
-    return min(_numbers(frame)[1], turns, max(1, _parts(frame)))
+    workers: int = min(_numbers(frame)[1], turns, max(1, _parts(frame)))
+    return workers
 
 
 @inlined()
