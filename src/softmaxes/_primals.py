@@ -102,7 +102,7 @@ def _have_one_term(arrays: Arrays, *, axis: Axes) -> bool:
 
 def _log_of_single(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     x, _, _ = _support(arrays, axis=axis, xp=xp)
-    return xp.where(x > -xp.inf, 0.0, x)  # what is not above -inf is -inf or NaN
+    return xp.where(x > -xp.inf, -0.0, x)  # what is not above -inf is -inf or NaN
 
 
 # Losses: sums over a slice of terms >= 0, so that nothing cancels. A factor of 0 makes a term 0.
