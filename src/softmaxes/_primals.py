@@ -49,13 +49,15 @@ __all__ = [
 
 def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     if _have_one_term(arrays, axis=axis):
-        return xp.exp(_log_of_single(arrays, axis=axis, xp=xp))
+        x, _, _ = _support(arrays, axis=axis, xp=xp)
+        return xp.where(x > -xp.inf, 1.0, -1.0 / x)  # 0 for -inf, and NaN for NaN
     return _probabilities(_terms(arrays, axis=axis, xp=xp), xp=xp)
 
 
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     if _have_one_term(arrays, axis=axis):
-        return _log_of_single(arrays, axis=axis, xp=xp)
+        x, _, _ = _support(arrays, axis=axis, xp=xp)
+        return xp.where(x > -xp.inf, -0.0, x)  # what is not above -inf is -inf or NaN
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
     s = _terms(arrays, axis=axis, xp=xp)
     y = -(xp.log1p(s.excess) - s.z)
@@ -98,11 +100,6 @@ def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 def _have_one_term(arrays: Arrays, *, axis: Axes) -> bool:
     return arrays.weights is None and are_single(arrays.x, axis)
-
-
-def _log_of_single(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    x, _, _ = _support(arrays, axis=axis, xp=xp)
-    return xp.where(x > -xp.inf, -0.0, x)  # what is not above -inf is -inf or NaN
 
 
 # Losses: sums over a slice of terms >= 0, so that nothing cancels. A factor of 0 makes a term 0.
