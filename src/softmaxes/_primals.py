@@ -48,15 +48,13 @@ __all__ = [
 
 
 def softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    if _have_one_term(arrays, axis=axis):
-        x, _, _ = _support(arrays, axis=axis, xp=xp)
+    if (x := _only_score(arrays, axis=axis, xp=xp)) is not None:
         return xp.where(x > -xp.inf, 1.0, -1.0 / x)  # 0 for -inf, and NaN for NaN
     return _probabilities(_terms(arrays, axis=axis, xp=xp), xp=xp)
 
 
 def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    if _have_one_term(arrays, axis=axis):
-        x, _, _ = _support(arrays, axis=axis, xp=xp)
+    if (x := _only_score(arrays, axis=axis, xp=xp)) is not None:
         return xp.where(x > -xp.inf, -0.0, x)  # what is not above -inf is -inf or NaN
     # Both terms are <= 0: nothing cancels, so every entry is relatively accurate.
     s = _terms(arrays, axis=axis, xp=xp)
@@ -65,8 +63,7 @@ def log_softmax(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 
 def logsumexp(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
-    if _have_one_term(arrays, axis=axis):
-        x, _, _ = _support(arrays, axis=axis, xp=xp)
+    if (x := _only_score(arrays, axis=axis, xp=xp)) is not None:
         return x + 0.0  # an array of its own
     s = _terms(arrays, axis=axis, xp=xp)
     log_sum = xp.log1p(s.excess)
@@ -93,13 +90,6 @@ def maximum(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
 
 def excess(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array:
     return _terms(arrays, axis=axis, xp=xp).excess
-
-
-# A slice of one entry is its own maximum, and S is 1: nothing is left to compute.
-
-
-def _have_one_term(arrays: Arrays, *, axis: Axes) -> bool:
-    return arrays.weights is None and are_single(arrays.x, axis)
 
 
 # Losses: sums over a slice of terms >= 0, so that nothing cancels. A factor of 0 makes a term 0.
@@ -340,6 +330,18 @@ def _support(arrays: Arrays, *, axis: Axes, xp: Namespace) -> tuple[Array, Array
     if any(temperature.shape[a] > 1 for a in axis):
         return _common_temperature(x, temperature, axis=axis, xp=xp)
     return x, None, temperature
+
+
+def _only_score(arrays: Arrays, *, axis: Axes, xp: Namespace) -> Array | None:
+    """
+    Return the scores of slices that are known to have but one each, without weights, and else None.
+
+    Such a score is the maximum, and S is 1: nothing is left to compute.
+    """
+    if arrays.weights is not None or not are_single(arrays.x, axis):
+        return None
+    x, _, _ = _support(arrays, axis=axis, xp=xp)
+    return x
 
 
 def _common_temperature(

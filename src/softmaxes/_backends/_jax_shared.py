@@ -18,7 +18,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from softmaxes import _rules
-from softmaxes._arrays import Array, Arrays, Axes, Call, leaves, mapped
+from softmaxes._arrays import Array, Arrays, Axes, Call, are_single, leaves, mapped
 from softmaxes._backends import _numpy
 from softmaxes._backends._compiled import loops
 from softmaxes._backends._jax_modes import Modes, value_and_tangent
@@ -47,7 +47,7 @@ def apply(rule: Rule, axis: Axes, working: Any, dtype: Any, arrays: Arrays) -> A
 def _are_shared(rule: Rule, axis: Axes, arrays: Arrays) -> bool:
     x = arrays.x
     is_known = x.size > 0 and np.dtype(x.dtype) in DTYPES.values()
-    if not is_known or _length(x, axis) < 2 or not _numpy.has_loops(rule.pull, arrays):
+    if not is_known or are_single(x, axis) or not _numpy.has_loops(rule.pull, arrays):
         return False
     return jax.default_backend() == "cpu" and jax.device_count() <= DEVICES
 
