@@ -179,6 +179,27 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(jax, monkeypatch, funct
 
 
 @every_function
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("shape", [(37, 2100), (130, 1500)])
+def test_tall_columns_that_threads_share_have_the_bits_of_rows(
+    jax, monkeypatch, function, shape, is_masked
+):
+    """Of 37 columns one block is shared, and of 130 one after the other, as there are more threads."""
+    monkeypatch.setenv("SOFTMAXES_NUM_THREADS", "3")
+    jax.clear_caches()
+    x, u, where = (jax.numpy.asarray(a) for a in rows_of_all_kinds(shape))
+    x, u, where = x.astype("float32"), u.astype("float32"), where if is_masked else None
+
+    def both(x, u, where, axis):
+        y, pullback = jax.vjp(partial(function, axis=axis, where=where), x)
+        return y, pullback(u.take(0, axis) if function is sm.logsumexp else u)[0]
+
+    turned = None if where is None else where.T
+    for a, b in zip(both(x.T, u.T, turned, 0), both(x, u, where, -1), strict=True):
+        np.testing.assert_array_equal(a.T, b)
+
+
+@every_function
 def test_xla_is_told_how_many_threads_are_allowed(jax, monkeypatch, function):
     x = jax.numpy.zeros((300, 500), "float32")
     for threads in "13":

@@ -7,7 +7,6 @@ the arguments and the result it keeps nothing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -50,10 +49,6 @@ def _are_shared(rule: Rule, axis: Axes, arrays: Arrays) -> bool:
     if not is_known or are_single(x, axis) or not _numpy.has_loops(rule.pull, arrays):
         return False
     return jax.default_backend() == "cpu" and jax.device_count() <= DEVICES
-
-
-def _length(x: Array, axis: Axes) -> int:
-    return math.prod(x.shape[a] for a in axis)
 
 
 def _axes(x: Array, axis: Axes) -> Axes:
@@ -129,22 +124,26 @@ def _by_rows(
     )
     is_whole = arrays.where is None or arrays.where.shape == arrays.x.shape
     size = _numpy.size_of(arrays.x, axis) if is_whole else None
-    are_few = arrays.x.size < loops().FEW * _length(arrays.x, axis)
-    handler, number = _target(f, axis, np.dtype(working), kinds, template, size, are_few)
+    with beside_threads_that_stay():
+        threads = allowed()
+    way = None
+    if size is not None:
+        slices, dtypes = arrays.x.size // size[0], (np.dtype(working), kinds[-1])
+        way = loops().way_of(f, size, slices, dtypes, threads)
+    handler, number = _target(f, axis, np.dtype(working), kinds, template, way)
     result = jax.ShapeDtypeStruct(like.shape, like.dtype)
     call = jax.ffi.ffi_call(registered(handler), result, vmap_method="broadcast_all")
-    with beside_threads_that_stay():
-        numbers = number, allowed(), *(size or ())
+    numbers = number, threads, *(size or ())
     return call(*leaves(arguments), call=np.array(numbers, np.int64))
 
 
 @cache
 def _target(
-    f: Any, axis: Axes, working: Any, kinds: Any, template: Any, size: Any, are_few: bool
+    f: Any, axis: Axes, working: Any, kinds: Any, template: Any, way: Any
 ) -> tuple[int, int]:
     """Return the address of a handler, and the number of what it is to do, or to do with what is left."""
     call = Call("x", Arrays(None), axis, working, kinds[-1], (), (), (), np)
-    run = loops().framed(f, size, working, kinds, are_few) if size else None
+    run = loops().framed(f, way, working, kinds) if way else None
 
     def work(frame: int) -> None:
         with beside_threads_that_stay():

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,10 +46,11 @@ from softmaxes._backends._numba._parts import (
 )
 from softmaxes._backends._numba._rows import ROWS
 from softmaxes._backends._numba._shared import on_threads
+from softmaxes._backends._numba._tall import TALL, are_tall, tall_columns
 from softmaxes._backends._sums import FORMULAS
+from softmaxes._backends._threads import allowed
 
 __all__ = [
-    "FEW",
     "LONGEST",
     "PART",
     "PULLS",
@@ -64,6 +65,7 @@ __all__ = [
     "reads",
     "rows",
     "shortcut",
+    "way_of",
 ]
 
 TILE = 1 << 17  # entries of rows or columns between which a thread may change, if not more
@@ -178,28 +180,47 @@ def of_columns(f: Callable[..., Array]) -> Callable[..., Array]:
     return columns_pulled if f in PULLS else columns
 
 
-def framed(
+class Way(NamedTuple):
+    """How slices lie: their length, and the number of columns, 0 of rows; and whether they are few, or tall."""
+
+    n: int
+    columns: int
+    are_few: bool
+    are_tall: bool
+
+
+def way_of(
     f: Callable[..., Array],
     size: tuple[int, int],
-    working: Any,
-    dtypes: Sequence[Any],
-    are_few: bool,
+    slices: int,
+    dtypes: tuple[Any, Any],
+    threads: int,
+) -> Way:
+    """Return how so many slices lie, for a loop that works in a dtype, has results in another, and so many threads."""
+    n, columns = size
+    shape = slices // max(1, columns), n, columns
+    return Way(n, columns, slices < FEW, columns > 0 and are_tall(f, shape, dtypes, threads))
+
+
+def framed(
+    f: Callable[..., Array], way: Way, working: Any, dtypes: Sequence[Any]
 ) -> Callable[[int], Array] | None:
     """
     Return what works calls of XLA, by the address of a frame; None where no loop does.
 
-    The size is the length of a slice and the number of columns, 0 of rows. The dtypes are those of scores, mask,
-    cotangents and results, None of what there is not; slices are few if `are_few` says so. It returns which slices
+    The dtypes are those of scores, mask, cotangents and results, None of what there is not. It returns which slices
     are right, if not all are.
     """
-    (n, columns), (x, where, u, y) = size, dtypes
+    (n, columns, are_few, is_tall), (x, where, u, y) = way, dtypes
     columns = columns or int(_are_short((0 if are_few else FEW, n), working))
     if not all(reads(dtype, working) for dtype in (x, u, y) if dtype is not None):
         return None
     stored = tuple(dtype and _stored_as(dtype) for dtype in dtypes)
     is_pull, arguments = f in PULLS, (where and 1, u and (2 if where else 1), stored)
     run: Callable[[int], Array]
-    if columns:
+    if is_tall:
+        run = _frames.of_tall_columns(TALL[f], *arguments)
+    elif columns:
         run = _frames.of_columns((PULLS_OF_COLUMNS if is_pull else COLUMNS)[f], *arguments)
     elif n <= PART:
         run = _frames.of_rows((PULLS if is_pull else ROWS)[f], *arguments)
@@ -216,19 +237,22 @@ def _stored_as(dtype: Any) -> Any:
 
 def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     """Write the results of the columns of matrices to out; return for which they are right, None if for all."""
-    return _in_matrices(COLUMNS[f], arrays, None, out)
+    return _in_matrices(COLUMNS[f], f, arrays, None, out)
 
 
 def columns_pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array | None:
     """Write the cotangents of the columns of matrices by the `pull` of a rule, and return what `columns` does."""
-    return _in_matrices(PULLS_OF_COLUMNS[f], arrays, u, g)
+    return _in_matrices(PULLS_OF_COLUMNS[f], f, arrays, u, g)
 
 
-def _in_matrices(loop: Any, arrays: Arrays, u: Array | None, out: Array) -> Array | None:
+def _in_matrices(loop: Any, f: Any, arrays: Arrays, u: Array | None, out: Array) -> Array | None:
     x, where, u = (
         a if a is None else _stored(np.ascontiguousarray(a)) for a in (arrays.x, arrays.where, u)
     )
-    return _in_columns(loop, arrays.x.shape, x, where, u, _stored(out))
+    size, y = arrays.x.shape, _stored(out)
+    if are_tall(f, size, (_working(x), y.dtype), allowed()):
+        return tall_columns(f, size, x, where, u, y)
+    return _in_columns(loop, size, x, where, u, y)
 
 
 def _in_columns(

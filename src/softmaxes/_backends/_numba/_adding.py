@@ -21,7 +21,7 @@ from softmaxes._backends._numba._vectors import (
     store_first,
 )
 
-__all__ = ["Adding", "adding_all", "over_vectors", "put", "read"]
+__all__ = ["Adding", "adding_all", "adding_lane", "joining", "over_vectors", "put", "read"]
 
 AHEAD = 4  # rows, after which a row is worked that is asked for now
 
@@ -95,7 +95,7 @@ def adding_all(vector: Callable[..., Any], adding: Adding) -> Any:
     The sums of all are those of the first lane in the end.
     """
     fewest, few, fours, ones = (of(vector, adding) for of in (_fewest, _few, _fours, _ones))
-    begin, fold_all = _beginning(adding), over_vectors(_folding(adding))
+    begin, join = _beginning(adding), joining(adding)
 
     @inlined()
     def loop(n: int, x: Memory, state: Memory, *others: Any) -> None:
@@ -106,23 +106,60 @@ def adding_all(vector: Callable[..., Any], adding: Adding) -> Any:
         if n < 4 * lanes:
             few(1, x, n, state, *others)
             return
-        begin(lanes, x, state)
+        begin(lanes, x, 0, state)
         rows = n // (4 * lanes) * lanes
-        fours(rows, x, state, *others)
-        ones(n - 4 * rows, x, 4 * rows, state, *others)
-        fold_all(1, x, lanes, state)
+        fours(rows, x, 0, lanes, state, *others)
+        ones(n - 4 * rows, x, 4 * rows, 0, lanes, state, *others)
+        join(x, state)
 
     return loop
 
 
+def adding_lane(vector: Callable[..., Any], adding: Adding) -> Any:
+    """
+    Return a loop over n rows of columns that are those of one lane, of which the first `4 * rows` are added in fours.
+
+    It does what `adding_all` does of them, up to where that joins the sums of all lanes.
+    """
+    begin, fours, ones = _beginning(adding), _fours(vector, adding), _ones(vector, adding)
+
+    @inlined()
+    def loop(n: int, rows: int, lane: int, x: Memory, state: Memory, *others: Any) -> None:
+        begin(1, x, lane, state)
+        fours(rows, x, lane, 1, state, *others)
+        ones(n - 4 * rows, x, 4 * rows, lane, 1, state, *others)
+
+    return loop
+
+
+def joining(adding: Adding) -> Any:
+    """Return what joins the sums of all lanes."""
+    fold_all = over_vectors(_folding(adding))
+
+    @inlined()
+    def join(x: Memory, state: Memory) -> None:
+        fold_all(1, x, lanes_of(x), state)
+
+    return join
+
+
 def _fours(vector: Callable[..., Any], adding: Adding) -> Any:
+    """Return a loop that adds four rows to each of so many lanes, from the first on, in turn."""
     known, four, keep = adding.known, adding.four, adding.keep
     more_of, keep_more = adding.more, adding.keep_more
 
     @inlined()
-    def of_four(i: int, start: int, places: Any, x: Memory, state: Memory, *others: Any) -> None:
-        lanes = lanes_of(x)
-        row, lane = i // lanes * 4 * lanes + i % lanes, i % lanes
+    def of_four(
+        i: int,
+        start: int,
+        places: Any,
+        x: Memory,
+        first: int,
+        lanes: int,
+        state: Memory,
+        *others: Any,
+    ) -> None:
+        row, lane = i // lanes * 4 * lanes + i % lanes, first + i % lanes
         sums, more = known(state, lane, start, x), more_of(state, start, x)
         a, more = vector(row, start, places, more, x, *others)
         b, more = vector(row + lanes, start, places, more, x, *others)
@@ -135,14 +172,23 @@ def _fours(vector: Callable[..., Any], adding: Adding) -> Any:
 
 
 def _ones(vector: Callable[..., Any], adding: Adding) -> Any:
+    """Return a loop that adds a row to each of so many lanes, from the first on, in turn."""
     known, one, keep = adding.known, adding.one, adding.keep
     more_of, keep_more = adding.more, adding.keep_more
 
     @inlined()
     def of_one(
-        i: int, start: int, places: Any, x: Memory, begin: int, state: Memory, *others: Any
+        i: int,
+        start: int,
+        places: Any,
+        x: Memory,
+        begin: int,
+        first: int,
+        lanes: int,
+        state: Memory,
+        *others: Any,
     ) -> None:
-        lane = i % lanes_of(x)
+        lane = first + i % lanes
         sums, more = known(state, lane, start, x), more_of(state, start, x)
         y, more = vector(begin + i, start, places, more, x, *others)
         keep(state, lane, start, one(sums, y))
@@ -230,11 +276,11 @@ def _folding(adding: Adding) -> Any:
 
 
 def _beginning(adding: Adding) -> Any:
-    """Return a loop over lanes, whose sums begin."""
+    """Return a loop over lanes from the first on, whose sums begin."""
     begun, keep = adding.begun, adding.keep
 
     @inlined()
-    def begin(lane: int, start: int, places: Any, x: Memory, state: Memory) -> None:
-        keep(state, lane, start, begun(x))
+    def begin(i: int, start: int, places: Any, x: Memory, first: int, state: Memory) -> None:
+        keep(state, first + i, start, begun(x))
 
     return over_vectors(begin)

@@ -28,7 +28,7 @@ from softmaxes._backends._numba._vectors import (
     memory_of,
 )
 
-__all__ = ["LONG", "blocks_of", "over_columns"]
+__all__ = ["LONG", "VECTORS", "are_finite", "blocks_of", "over_columns", "tell", "whole_vectors"]
 
 ROOM = 1 << 23  # bytes of the terms of a few columns, of which more are written among the results
 LONG = ROOM // (4 * MOST)  # entries of a column, up to which there is room in single precision
@@ -81,16 +81,16 @@ def _before_a_line(y: Array, together: int) -> int:
 
 
 @inlined()
-def _tell(told: Memory, right: Memory) -> bool:
+def tell(told: Memory, right: Memory) -> bool:
     """Write for which columns not all is right, and tell whether it is for all."""
-    are_all = _are_finite(told)
+    are_all = are_finite(told)
     for i in range(0 if are_all else told.length):
         right[0, i] = np.isfinite(told[0, i])
     return are_all
 
 
 @inlined()
-def _are_finite(numbers: Memory) -> bool:
+def are_finite(numbers: Memory) -> bool:
     """Tell whether all numbers of a row are: none of them times 0 is anything else."""
     lanes, zero = lanes_of(numbers), filled(numbers, 0.0)
     whole, total = numbers.length // lanes * lanes, zero
@@ -103,7 +103,7 @@ def _are_finite(numbers: Memory) -> bool:
 
 
 @inlined()
-def _whole(n: int, lanes: int) -> int:
+def whole_vectors(n: int, lanes: int) -> int:
     """Return how many places there are in the vectors that n numbers take."""
     return (n + lanes - 1) // lanes * lanes
 
@@ -142,7 +142,7 @@ def _gathered(
     n, height_of_u, _ = sizes
     columns, begin = arrays.right.length, i * cut.several
     count = min(cut.several, matrices - begin)
-    width = _whole(count * columns, lanes_of(arrays.x))
+    width = whole_vectors(count * columns, lanes_of(arrays.x))
     end, end_of_u = matrices * n * columns, matrices * height_of_u * columns
     gather(arrays.x, begin, count, n, columns, end, rooms.x)
     gather(arrays.where, begin, count, n, columns, end, rooms.where)
@@ -189,7 +189,7 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
         (matrices, columns), cut = right.shape, _cut(n, x, y, right)
         arrays = _block(x, where, u, y, right)
         real, lanes = real_of(arrays.x), lanes_of(arrays.x)
-        wide = min(cut.together, _whole(max(1, cut.several) * columns, lanes))
+        wide = min(cut.together, whole_vectors(max(1, cut.several) * columns, lanes))
         height = n if has_terms and n * wide * (BYTES // lanes) <= ROOM else 0
         room, told = np.empty((height + 1, wide), real), np.zeros((1, MOST))
         found, whole = room_of_slices(np.float64(0.0)), room_of_columns(real(0.0))
@@ -209,12 +209,12 @@ def over_columns(work: Callable[..., None], *, has_terms: bool) -> Any:
                     block = _lying(i, cut, sizes, arrays)
                 width = block.x.length
                 terms = either(height > 0, block_of(memory_of(room), 0, 0, width), block.y)
-                state = block_of(whole, 0, 0, _whole(width, lanes))
+                state = block_of(whole, 0, 0, whole_vectors(width, lanes))
                 some_told = block_of(memory_of(told), 0, 0, block.right.length)
                 work(block.x, block.where, block.u, terms, block.y, state, found, n, some_told)
                 if cut.several:
                     _scatter(i, cut, sizes, block, arrays)
-                all_are_right = _tell(some_told, block.right) and all_are_right
+                all_are_right = tell(some_told, block.right) and all_are_right
             first = rows_after(turns, stop - first)
         keep(room)
         keep(told)

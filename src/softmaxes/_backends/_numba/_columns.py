@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from softmaxes._backends._numba._adding import Adding, adding_all, over_vectors, put, read
+from softmaxes._backends._numba._adding import (
+    Adding,
+    adding_all,
+    adding_lane,
+    joining,
+    over_vectors,
+    put,
+    read,
+)
 from softmaxes._backends._numba._numbers import far, inlined, lanes_of, lowering_of, near
 from softmaxes._backends._numba._rows import extended, noting
 from softmaxes._backends._numba._slices import (
@@ -43,15 +51,27 @@ __all__ = [
     "ERROR",
     "FIRST",
     "FOURTH",
+    "HIGHEST",
+    "LOWEST",
     "PLACE",
+    "RAISED",
     "SECOND",
+    "SHIFT",
     "SUM",
     "THIRD",
+    "TOP",
+    "are_some_far",
     "copy_to",
+    "far_sums_of_lane",
     "fill",
+    "find_ends",
+    "find_scales",
+    "join_sums",
+    "near_sums_of_lane",
     "reduce_columns",
     "room_of_columns",
     "write_divisors",
+    "write_found",
 ]
 
 # The rows of an array of what is found of columns: sums side by side, as in the places of a vector of
@@ -62,8 +82,8 @@ PLACE = 56  # where a probability above 1/2 is
 room_of_columns = room_of(57, MOST)
 
 
-def _summing(term: Callable[..., Any]) -> Any:
-    """Return a loop over the terms of columns, which are written if there is where to."""
+def _summing(term: Callable[..., Any]) -> tuple[Any, Any]:
+    """Return a loop over the terms of columns, which are written if there is where to, and one over those of a lane."""
     terms_of = noting(term)
 
     @inlined()
@@ -84,16 +104,27 @@ def _summing(term: Callable[..., Any]) -> Any:
             put(terms, row, start, places, y)
         return y, (scale, ends)
 
-    adding = Adding(begun, _alone, added, added_four, joined, _known, _keep, TOP, _more, _keep_more)
-    add_all = adding_all(vector, adding)
+    add_all, add_lane = adding_all(vector, _ADDING), adding_lane(vector, _ADDING)
 
     @inlined()
     def sums(x: Memory, where: Memory | None, n: int, state: Memory, terms: Memory | None) -> None:
-        fill(state, HIGHEST, HIGHEST + 1, -np.inf)
-        fill(state, LOWEST, LOWEST + 1, np.inf)
+        _begin_ends(state)
         add_all(n, x, state, where, terms)
 
-    return sums
+    @inlined()
+    def sums_of_lane(
+        x: Memory,
+        where: Memory | None,
+        size: tuple[int, int],
+        lane: int,
+        state: Memory,
+        terms: Memory,
+    ) -> None:
+        n, rows = size
+        _begin_ends(state)
+        add_lane(n, rows, lane, x, state, where, terms)
+
+    return sums, sums_of_lane
 
 
 @inlined()
@@ -144,7 +175,10 @@ def _keep_ends(state: Memory, start: int, ends: Any) -> None:
     store(state, LOWEST, start, lowest)
 
 
-_near_sums, _far_sums = _summing(near), _summing(far)
+_ADDING = Adding(begun, _alone, added, added_four, joined, _known, _keep, TOP, _more, _keep_more)
+_near_sums, near_sums_of_lane = _summing(near)
+_far_sums, far_sums_of_lane = _summing(far)
+join_sums = joining(_ADDING)
 
 
 @inlined()
@@ -155,7 +189,14 @@ def fill(state: Memory, row: int, stop: int, number: float) -> None:
 
 
 @inlined()
-def _are_far(state: Memory) -> bool:
+def _begin_ends(state: Memory) -> None:
+    fill(state, HIGHEST, HIGHEST + 1, -np.inf)
+    fill(state, LOWEST, LOWEST + 1, np.inf)
+
+
+@inlined()
+def are_some_far(state: Memory) -> bool:
+    """Tell whether the scores of a column need a shift."""
     found, zero = False, filled(state, 0.0)
     for start in range(0, state.length, lanes_of(state)):
         highest, lowest = _ends(state, start, zero)
@@ -177,11 +218,14 @@ _extend_all = over_vectors(_extend)
 
 
 @inlined()
-def _find_scales(x: Memory, where: Memory | None, n: int, state: Memory) -> None:
-    fill(state, HIGHEST, HIGHEST + 1, -np.inf)
-    fill(state, LOWEST, LOWEST + 1, np.inf)
+def find_ends(x: Memory, where: Memory | None, n: int, state: Memory) -> None:
+    _begin_ends(state)
     _extend_all(n, x, where, state)
-    for i in range(x.length):
+
+
+@inlined()
+def find_scales(state: Memory, width: int) -> None:
+    for i in range(width):
         state[SHIFT, i], state[RAISED, i] = scale_of(state[HIGHEST, i], state[LOWEST, i])
 
 
@@ -202,18 +246,25 @@ def reduce_columns(
     """Write what is found of a few columns."""
     fill(state, SHIFT, RAISED + 1, 0.0)
     _near_sums(x, where, n, state, terms)
-    if _are_far(state):
-        _find_scales(x, where, n, state)
+    if are_some_far(state):
+        find_ends(x, where, n, state)
+        find_scales(state, x.length)
         _far_sums(x, where, n, state, terms)
+    write_found(x.length, state, terms, found)
+
+
+@inlined()
+def write_found(width: int, state: Memory, terms: Memory | None, found: Memory) -> None:
+    """Write what is found of a few columns, of which the sums are known."""
     zero = filled(found, 0.0)
-    for i in range(0, x.length, lanes_of(found)):
+    for i in range(0, width, lanes_of(found)):
         below = load(state, SUM, i, zero) + load(state, ERROR, i, zero)
         scale = load(state, SHIFT, i, zero), load(state, RAISED, i, zero)
         maximum, top = load(state, HIGHEST, i, zero), load(state, TOP, i, zero)
         write_some(found, i, maximum, scale, below, top, lowering_of(state), terms is not None)
     if terms is not None:
         shift, raised = row_of(state, SHIFT), row_of(state, RAISED)
-        find_largest(row_of(state, HIGHEST), shift, raised, found, x.length)
+        find_largest(row_of(state, HIGHEST), shift, raised, found, width)
 
 
 @inlined()

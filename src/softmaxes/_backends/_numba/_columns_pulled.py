@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from softmaxes import _rules
-from softmaxes._backends._numba._adding import Adding, adding_all, over_vectors, put, read
+from softmaxes._backends._numba._adding import (
+    Adding,
+    adding_all,
+    adding_lane,
+    joining,
+    over_vectors,
+    put,
+    read,
+)
 from softmaxes._backends._numba._blocks import over_columns
 from softmaxes._backends._numba._columns import (
     ERROR,
@@ -46,7 +54,19 @@ from softmaxes._backends._numba._vectors import (
     store,
 )
 
-__all__ = ["PULLS_OF_COLUMNS"]
+__all__ = [
+    "PULLS_OF_COLUMNS",
+    "begin_end",
+    "copy_all",
+    "find_places",
+    "has_dominant",
+    "join_products",
+    "lanes_pulled",
+    "scale",
+    "tell_cotangents",
+    "write_end",
+    "write_sums",
+]
 
 
 def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
@@ -67,29 +87,59 @@ def _pulling(summand: Callable[..., Any], result: Callable[..., Any]) -> Any:
         n: int,
         told: Memory,
     ) -> None:
+        width = x.length
         reduce_columns(x, where, n, state, p, found)
-        write_divisors(state, found, x.length)
-        has_dominant = _find_dominant(p, u, n, state, found)
+        begin_end(state, found, width)
+        is_some_dominant = has_dominant(width, found)
+        if is_some_dominant:
+            find_places(n, p, u, state)
         sum_of_products(p, where, u, n, state)
-        _add_up(state, found, 1.0)
-        copy_to(state, FOURTH, x.length, found, EXCESS)
-        copy_to(told, 0, x.length, found, EXCESS)
-        if not has_dominant:
+        write_sums(state, found, width, 1.0)
+        copy_to(told, 0, width, found, EXCESS)
+        if not is_some_dominant:
             write(n, p, where, u, state, g)
-            _end(g, found, n, told)
+            write_end(g, found, n, told)
             return
         write_others(n, p, where, u, state, p)  # where they are as exact as they can be, and near
         sum_alone(p, None, p, n, state)
-        _add_up(state, found, -1.0)
-        copy_to(state, FOURTH, x.length, found, EXCESS)
-        _copy_all(n, p, state, g)
-        _end(g, found, n, told)
+        write_sums(state, found, width, -1.0)
+        copy_all(n, p, state, g)
+        write_end(g, found, n, told)
 
     return work
 
 
+class Lanes(NamedTuple):
+    """
+    The same of the rows of a lane.
+
+    What sums, and what writes cotangents; what writes them, and 0 in the place of a probability above 1/2,
+    and what sums these.
+    """
+
+    sum_of_products: Callable[..., None]
+    write: Callable[..., None]
+    write_others: Callable[..., None]
+    sum_alone: Callable[..., None]
+
+
+def lanes_pulled(summand: Callable[..., Any], result: Callable[..., Any]) -> Lanes:
+    """Return the loops over the rows of a lane by two formulas of `_cotangents`."""
+    sums, write = passes(summand, result, _summing_lane, partial(_mapping, _put_all))
+    _, write_others = passes(summand, result, _summing_lane, partial(_mapping, _put_others))
+    return Lanes(sums, write, write_others, _summing_lane(given, second, is_written=False))
+
+
 @inlined()
-def _end(g: Memory, found: Memory, n: int, told: Memory) -> None:
+def begin_end(state: Memory, found: Memory, width: int) -> None:
+    """Write the divisors of terms, and that no probability is above 1/2."""
+    write_divisors(state, found, width)
+    fill(state, THIRD, THIRD + 1, 0.0)
+    fill(state, PLACE, PLACE + 1, -1.0)
+
+
+@inlined()
+def write_end(g: Memory, found: Memory, n: int, told: Memory) -> None:
     """Write NaN for a column without a sum, and the cotangents of one without support."""
     zero, are_all = filled(found, 0.0), True
     for i in range(0, g.length, lanes_of(found)):
@@ -104,24 +154,21 @@ def _end(g: Memory, found: Memory, n: int, told: Memory) -> None:
 
 
 @inlined()
-def _find_dominant(terms: Memory, u: Memory, n: int, state: Memory, found: Memory) -> bool:
-    """Write where probabilities above 1/2 are, with their cotangents, and tell whether there are any."""
-    fill(state, THIRD, THIRD + 1, 0.0)
-    fill(state, PLACE, PLACE + 1, -1.0)
-    has_dominant, lanes, zero = False, lanes_of(found), filled(found, 0.0)
-    whole = terms.length // lanes * lanes
+def has_dominant(width: int, found: Memory) -> bool:
+    """Tell whether a probability is above 1/2."""
+    is_some, lanes, zero = False, lanes_of(found), filled(found, 0.0)
+    whole = width // lanes * lanes
     for i in range(0, whole, lanes):
         largest, divisor = load(found, LARGEST, i, zero), load(found, DIVISOR, i, zero)
-        has_dominant = has_dominant or any_of(largest > divisor * 0.5)
-    for i in range(whole, terms.length):
-        has_dominant = has_dominant or found[LARGEST, i] > 0.5 * found[DIVISOR, i]
-    if has_dominant:
-        _find_places(n, terms, u, state)
-    return has_dominant
+        is_some = is_some or any_of(largest > divisor * 0.5)
+    for i in range(whole, width):
+        is_some = is_some or found[LARGEST, i] > 0.5 * found[DIVISOR, i]
+    return is_some
 
 
 @inlined()
 def _find_place(row: int, start: int, places: Any, terms: Memory, u: Memory, state: Memory) -> None:
+    """Write where a probability above 1/2 is, with its cotangent."""
     numbers, of_u = read(terms, row, start, places), read(u, row, start, places)
     is_dominant = numbers > load(state, SECOND, start, numbers) * 0.5
     place, third = load(state, PLACE, start, numbers), load(state, THIRD, start, numbers)
@@ -153,22 +200,23 @@ def _put_all(g: Memory, row: int, start: int, places: Any, state: Memory, number
     put(g, row, start, places, numbers)
 
 
-_find_places, _copy_all = over_vectors(_find_place), over_vectors(_copy)
+find_places, copy_all = over_vectors(_find_place), over_vectors(_copy)
 
 
 @inlined()
-def _add_up(state: Memory, found: Memory, sign: float) -> None:
-    """Write the sums of columns in double precision, or minus them, in the place of S - 1."""
+def write_sums(state: Memory, found: Memory, width: int, sign: float) -> None:
+    """Write the sums of columns, or minus them: in double precision in the place of S - 1, and as the fourth number."""
     zero = filled(found, 0.0)
     for i in range(0, state.length, lanes_of(found)):
         total = load(state, SUM, i, zero) + load(state, ERROR, i, zero)
         store(found, EXCESS, i, total * sign)
+    copy_to(state, FOURTH, width, found, EXCESS)
 
 
-def _summing(
+def _adding(
     probability: Callable[..., Any], summand: Callable[..., Any], *, is_written: bool
-) -> Any:
-    """Return the same for columns as in `_cotangents`, which leaves the sums in their places."""
+) -> tuple[Any, Adding]:
+    """Return what to add of a vector, and how."""
 
     @inlined()
     def vector(
@@ -187,14 +235,41 @@ def _summing(
         return summand(p, _read_kept(u, where, row, start, places), number), numbers
 
     four = four_of(summand)
-    adding = Adding(
+    return vector, Adding(
         _begun, _alone, one_more, four, _joined, _known, _keep, SUM, _numbers, _keep_no_more
     )
-    add_all = adding_all(vector, adding)
+
+
+def _summing(
+    probability: Callable[..., Any], summand: Callable[..., Any], *, is_written: bool
+) -> Any:
+    """Return the same for columns as in `_cotangents`, which leaves the sums in their places."""
+    add_all = adding_all(*_adding(probability, summand, is_written=is_written))
 
     @inlined()
     def sums(terms: Memory, where: Memory | None, u: Memory, n: int, state: Memory) -> None:
         add_all(n, terms, state, where, u)
+
+    return sums
+
+
+def _summing_lane(
+    probability: Callable[..., Any], summand: Callable[..., Any], *, is_written: bool
+) -> Any:
+    """Return the same for the rows of one lane."""
+    add_lane = adding_lane(*_adding(probability, summand, is_written=is_written))
+
+    @inlined()
+    def sums(
+        terms: Memory,
+        where: Memory | None,
+        u: Memory,
+        size: tuple[int, int],
+        lane: int,
+        state: Memory,
+    ) -> None:
+        n, rows = size
+        add_lane(n, rows, lane, terms, state, where, u)
 
     return sums
 
@@ -241,6 +316,9 @@ def _numbers(state: Memory, start: int, terms: Memory) -> Any:
     return first, second, load(state, THIRD, start, like)
 
 
+join_products = joining(_adding(given, second, is_written=False)[1])
+
+
 def _mapping(
     put_some: Callable[..., None], probability: Callable[..., Any], of: Callable[..., Any]
 ) -> Any:
@@ -285,10 +363,9 @@ def _logsumexp(
 ) -> None:
     reduce_columns(x, where, n, state, terms, found)
     write_divisors(state, found, x.length)
-    _scale(n, terms, u, state, g)
-    for i in range(x.length):
-        told[0, i] = u[0, i]
-    _end(g, found, n, told)
+    scale(n, terms, u, state, g)
+    tell_cotangents(u, told)
+    write_end(g, found, n, told)
 
 
 @inlined()
@@ -300,7 +377,14 @@ def _scale_some(
     put(g, row, start, places, of_logsumexp(numbers, None, a, b, factor))
 
 
-_scale = over_vectors(_scale_some)
+scale = over_vectors(_scale_some)
+
+
+@inlined()
+def tell_cotangents(u: Memory, told: Memory) -> None:
+    for i in range(told.length):
+        told[0, i] = u[0, i]
+
 
 _WORKS = {
     **{rule.pull: _pulling(*formulas) for rule, formulas in FORMULAS.items()},

@@ -20,7 +20,7 @@ from softmaxes._backends._numba._rows import difference, quotient
 from softmaxes._backends._numba._slices import BELOW, EXCESS, LOG, MAXIMUM, finish
 from softmaxes._backends._numba._vectors import Memory, filled, kept_some, load, select, store
 
-__all__ = ["COLUMNS"]
+__all__ = ["COLUMNS", "divide"]
 
 
 def _mapping(of: Callable[..., Any]) -> Any:
@@ -44,7 +44,7 @@ def _mapping(of: Callable[..., Any]) -> Any:
     return over_vectors(write_some)
 
 
-_divide, _subtract = _mapping(quotient), _mapping(difference)
+divide, _subtract = _mapping(quotient), _mapping(difference)
 
 
 def _ending(
@@ -78,7 +78,7 @@ def _softmax(
     x: Memory, where: Any, terms: Memory, y: Memory, state: Memory, found: Memory, n: int
 ) -> None:
     write_divisors(state, found, x.length)
-    _divide(n, terms, None, state, y)
+    divide(n, terms, None, state, y)
 
 
 @inlined()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from softmaxes._arrays import Array
-from softmaxes._backends._numba._blocks import blocks_of
+from softmaxes._backends._numba._blocks import VECTORS, blocks_of
 from softmaxes._backends._numba._calls import (
     SAID_FALSE,
     address_of,
@@ -31,8 +31,10 @@ from softmaxes._backends._numba._parts import FOUND, PHASES
 from softmaxes._backends._numba._parts import PART as LONGEST
 from softmaxes._backends._numba._pool import in_pool
 from softmaxes._backends._numba._shared import turns_of, turns_of_phases
+from softmaxes._backends._numba._tall import PHASES as PHASES_OF_COLUMNS
+from softmaxes._backends._numba._tall import room_of_lanes, together_of
 
-__all__ = ["handler", "of_columns", "of_long_rows", "of_rows"]
+__all__ = ["handler", "of_columns", "of_long_rows", "of_rows", "of_tall_columns"]
 
 PART = 1 << 15  # entries, of which a few are worth a thread: those of XLA are awake
 MANY = 32  # parts, from which on a call is not done twice where a slice is not right
@@ -132,7 +134,7 @@ def _no_rows(a: None) -> int:
 
 
 @inlined()
-def _nothing(a: None, i: int) -> None:
+def _nothing(a: None, *places: int) -> None:
     return None
 
 
@@ -246,6 +248,41 @@ def of_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, .
         return are_right[:0] if _call(frame, workers, loop, given) else are_right
 
     return compiled()(run)
+
+
+@cache
+def of_tall_columns(loop: Any, where: int | None, u: int | None, dtypes: tuple[Any, ...]) -> Any:
+    """Return what `of_columns` does, a few columns after the other, each time by a loop over their lanes."""
+    read_where, read_u = _reading(where, _matrix), _reading(u, _matrix)
+    of_x, of_where, of_u, of_y = dtypes
+    mask_of, u_of = (_nothing if i is None else _some for i in (where, u))
+    rows_of, together = _no_rows if u is None else len, together_of(of_y)
+    lanes = together // VECTORS
+
+    def run(frame: int) -> Array:
+        n, columns = _size(frame)
+        x = _matrix(frame, ARGUMENTS, 0, columns, of_x)
+        g = _matrix(frame, RESULTS, 0, columns, of_y)
+        masks, all_u = read_where(frame, columns, of_where), read_u(frame, columns, of_u)
+        matrices, are_all = len(x) // n, True
+        right, workers = np.ones((matrices, columns), np.bool_), _workers(frame, lanes)
+        height_of_u = rows_of(all_u) // matrices
+        for i in range(matrices):
+            some_x, mask, some_g = _some(x, i, n), mask_of(masks, i, n), _some(g, i, n)
+            some_u, some_right = u_of(all_u, i, height_of_u), _some(right, i, 1)
+            for start in range(0, columns, together):
+                block, room = (start, min(together, columns - start)), room_of_lanes(g)
+                turns = turns_of_phases(PHASES_OF_COLUMNS)
+                given = turns, block, some_x, mask, some_u, some_g, some_right, room
+                are_all = _call(frame, workers, loop, given) and are_all
+        return right[:0] if are_all else right
+
+    return compiled()(run)
+
+
+@inlined()
+def _some(a: Array, i: int, height: int) -> Array:
+    return a[i * height : (i + 1) * height]
 
 
 @inlined()

@@ -50,6 +50,7 @@ __all__ = [
     "prefetch",
     "room_of",
     "row_of",
+    "rows_apart",
     "select",
     "store",
     "store_first",
@@ -335,6 +336,21 @@ def _row_of(context: Any, builder: Any, signature: Any, a: Any, row: Any) -> Any
     made = cgutils.create_struct_proxy(signature.return_type)(context, builder, a)
     made.data = builder.gep(made.data, [builder.mul(row, made.stride)])
     made.stride = ir.Constant(made.stride.type, 0)
+    return made._getvalue()
+
+
+def rows_apart(a: Any, row: Any, step: Any) -> Any:
+    """Return memory of every so many rows of another, from one on. None of None."""
+    raise NotImplementedError
+
+
+@lowered(rows_apart, lambda a, row, step: a)
+def _rows_apart(context: Any, builder: Any, signature: Any, a: Any, row: Any, step: Any) -> Any:
+    if signature.return_type == types.none:
+        return a
+    made = cgutils.create_struct_proxy(signature.return_type)(context, builder, a)
+    made.data = builder.gep(made.data, [builder.mul(row, made.stride)])
+    made.stride = builder.mul(made.stride, step)
     return made._getvalue()
 
 
