@@ -43,6 +43,7 @@ NUMBA = (
     "_shared",
     "_narrow",
     "_slices",
+    "_tall",
 )
 SEAM = {
     "numpy": {

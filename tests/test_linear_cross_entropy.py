@@ -41,7 +41,6 @@ every_label = pytest.mark.parametrize("labels", [LABELS, SOFT], ids=["numbers", 
 
 # One row at a time; two tiles that overlap; all rows at once.
 TILES = {"one row": 1, "some rows": 8 * 4 * CLASSES * 5, "all rows": None}
-every_tiling = pytest.mark.parametrize("tile_bytes", TILES.values(), ids=TILES)
 
 
 def on(backend, a, dtype):
@@ -57,10 +56,17 @@ def formed(scores, labels, *, bias=None, **options):
 # The value ------------------------------------------------------------------------------------------------------------
 
 
-@every_tiling
+@pytest.mark.parametrize(
+    ("dtype", "tile_bytes"),
+    [
+        ("float32", TILES["one row"]),
+        ("float64", TILES["some rows"]),
+        ("float32", TILES["all rows"]),
+    ],
+    ids=TILES,
+)
 @every_label
 @every_option
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_value_is_that_of_the_scores(backend, dtype, options, labels, tile_bytes):
     options = {
         name: a if isinstance(a, float) else on(backend, a, dtype) for name, a in options.items()

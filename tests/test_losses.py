@@ -386,7 +386,7 @@ def test_the_rules_agree_with_jax_on_every_axis(jax):
             f = jax.jit(lambda x, g=function, r=rest, a=axis: g(x, *map(jax.numpy.asarray, r), a))
             close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14)
             close(sm.jvp(function, x, v, *rest, axis=axis)[1], jax.jvp(f, (x,), (v,))[1])
-            close(sm.jacobian(function, x, *rest, axis=axis), jax.jacrev(f)(x))
+            close(sm.jacobian(function, x, *rest, axis=axis), jax.jit(jax.jacrev(f))(x))
             grad = jax.jit(jax.grad(lambda x, f=f: f(x).sum()))
             close(sm.hvp(function, x, v, *rest, axis=axis), jax.jvp(grad, (x,), (v,))[1])
 

@@ -61,7 +61,11 @@ def test_every_loss_keeps_its_budget(name, n, dtype):
             assert error <= case.budget(dtype), (backend.name, label)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+# Sums of half precision are those of float32, rounded once.
+HALF_SELDOM = [pytest.param(d, marks=[pytest.mark.slow] if "16" in d else []) for d in DTYPES]
+
+
+@pytest.mark.parametrize("dtype", HALF_SELDOM)
 @pytest.mark.parametrize("name", REGIMES)
 def test_every_entry_of_a_long_slice_keeps_its_budget(name, dtype):
     rows = [regime(name, 50_000, dtype, seeded(name, 50_000))]
@@ -72,7 +76,7 @@ def test_every_entry_of_a_long_slice_keeps_its_budget(name, dtype):
 # By the standard alone, sums are the library's.
 CROWDED = {"numpy": ["numpy"], "strict": [], "jax": ["jax-jit", "jax-vmap"]}
 # For each of them JAX compiles anew.
-OFTEN, SELDOM = (39, 203, 1000, 20_000), (15, 63, 64, 127, 4096)
+OFTEN, SELDOM = (39, 1000, 20_000), (15, 63, 64, 127, 203, 4096)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
