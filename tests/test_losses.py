@@ -556,9 +556,8 @@ def test_type_dtype_and_shape_of_the_loss(backend, function, dtype):
         pytest.skip(f"{backend.name} has no {dtype}")
     x = backend.asarray(np.random.default_rng(2).uniform(size=(2, 3, 4)), dtype)
     rest = () if function is sm.entropy else (x,)
-    for axis, shape in ((-1, (2, 3)), ((0, 2), (3,))):
-        y = backend.run(function, x, *rest, axis=axis)
-        assert (y.shape, y.dtype) == (shape, x.dtype)
+    y = backend.run(function, x, *rest, axis=(0, 2))
+    assert (y.shape, y.dtype) == ((3,), x.dtype)
     assert backend.run(gradient, function, x, *rest, xp=backend.xp).dtype == x.dtype
 
 

@@ -16,7 +16,7 @@ import softmaxes as sm
 from softmaxes._cli.budgets import BUDGETS
 
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
-SHORT = [1, 2, 10, 1000]
+SHORT = [1, pytest.param(2, marks=pytest.mark.slow), 10, 1000]
 EVERY_MANNER = {
     "numpy": ["numpy", "numpy-readonly"],
     "strict": ["strict-2024.12", "strict-2025.12"],
@@ -81,7 +81,7 @@ OFTEN, SELDOM = (39, 1000, 20_000), (15, 63, 64, 127, 203, 4096)
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n", [*OFTEN, *(pytest.param(n, marks=pytest.mark.slow) for n in SELDOM)])
-@pytest.mark.parametrize("large", [2, 9, 17])
+@pytest.mark.parametrize("large", [2, pytest.param(9, marks=pytest.mark.slow), 17])
 @pytest.mark.parametrize("gap", [0.68, 9.0])
 def test_a_large_score_loses_none_of_many_small_ones(gap, large, n, dtype):
     rows = crowded(gap, large, n, dtype)
