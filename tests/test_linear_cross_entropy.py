@@ -56,14 +56,22 @@ def formed(scores, labels, *, bias=None, **options):
 # The value ------------------------------------------------------------------------------------------------------------
 
 
+# Every tiling in one dtype, and in the other in the slow session.
+TILED = {"one row": "float32", "some rows": "float64", "all rows": "float32"}
+
+
 @pytest.mark.parametrize(
     ("dtype", "tile_bytes"),
     [
-        ("float32", TILES["one row"]),
-        ("float64", TILES["some rows"]),
-        ("float32", TILES["all rows"]),
+        pytest.param(
+            dtype,
+            tile_bytes,
+            marks=[] if dtype == TILED[name] else [pytest.mark.slow],
+            id=f"{name}-{dtype}",
+        )
+        for name, tile_bytes in TILES.items()
+        for dtype in ("float32", "float64")
     ],
-    ids=TILES,
 )
 @every_label
 @every_option

@@ -551,13 +551,16 @@ def log_softmax(x):
 
 @every_loss
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_type_dtype_and_shape_of_the_loss(backend, function, dtype):
+@pytest.mark.parametrize(
+    ("axis", "shape"), [pytest.param(-1, (2, 3), marks=pytest.mark.slow), ((0, 2), (3,))]
+)
+def test_type_dtype_and_shape_of_the_loss(backend, function, axis, shape, dtype):
     if not backend.has(dtype):
         pytest.skip(f"{backend.name} has no {dtype}")
     x = backend.asarray(np.random.default_rng(2).uniform(size=(2, 3, 4)), dtype)
     rest = () if function is sm.entropy else (x,)
-    y = backend.run(function, x, *rest, axis=(0, 2))
-    assert (y.shape, y.dtype) == ((3,), x.dtype)
+    y = backend.run(function, x, *rest, axis=axis)
+    assert (y.shape, y.dtype) == (shape, x.dtype)
     assert backend.run(gradient, function, x, *rest, xp=backend.xp).dtype == x.dtype
 
 
