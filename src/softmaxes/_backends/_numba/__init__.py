@@ -74,6 +74,7 @@ LONGEST = {"float32": PART, "float64": PART, "bfloat16": LONG}
 # Entries of a row, of which fewer take less time as a column, and rows, of which fewer do not.
 SHORT = {np.dtype(np.float32): 24, np.dtype(np.float64): 11}
 FEW = 64
+_OF_COLUMNS = COLUMNS | PULLS_OF_COLUMNS
 WIDE = 2  # columns: even so few take less time than a copy to rows
 
 
@@ -103,7 +104,7 @@ def shortcut(f: Callable[..., Array], call: Call) -> Callable[[Array], Array | N
             return None
         y = np.empty(place, call.dtype)
         if is_turned:
-            are_right = _in_columns(COLUMNS[f], (rows, n, 1), x, None, None, y) is None
+            are_right = _in_columns(_OF_COLUMNS[f], (rows, n, 1), x, None, None, y) is None
         else:
             are_right = loop(None, x.reshape(rows, n), None, y, None)
         return y.reshape(shape)[()] if are_right else None
@@ -117,7 +118,7 @@ def rows(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     working = _working(x)
     y = _place(out, working, np.float64 if FORMULAS[f].reduces else working)
     if _are_short(x.shape, working):
-        are_right = _in_columns(COLUMNS[f], (*x.shape, 1), x, where, None, y)
+        are_right = _in_columns(_OF_COLUMNS[f], (*x.shape, 1), x, where, None, y)
     else:
         excess = np.empty((len(x), 1))
         if x.shape[1] <= PART:
@@ -221,7 +222,7 @@ def framed(
     if is_tall:
         run = _frames.of_tall_columns(TALL[f], *arguments)
     elif columns:
-        run = _frames.of_columns((PULLS_OF_COLUMNS if is_pull else COLUMNS)[f], *arguments)
+        run = _frames.of_columns(_OF_COLUMNS[f], *arguments)
     elif n <= PART:
         run = _frames.of_rows((PULLS if is_pull else ROWS)[f], *arguments)
     else:
@@ -237,22 +238,22 @@ def _stored_as(dtype: Any) -> Any:
 
 def columns(f: Callable[..., Array], arrays: Arrays, out: Array) -> Array | None:
     """Write the results of the columns of matrices to out; return for which they are right, None if for all."""
-    return _in_matrices(COLUMNS[f], f, arrays, None, out)
+    return _in_matrices(f, arrays, None, out)
 
 
 def columns_pulled(f: Any, arrays: Arrays, u: Array, g: Array) -> Array | None:
     """Write the cotangents of the columns of matrices by the `pull` of a rule, and return what `columns` does."""
-    return _in_matrices(PULLS_OF_COLUMNS[f], f, arrays, u, g)
+    return _in_matrices(f, arrays, u, g)
 
 
-def _in_matrices(loop: Any, f: Any, arrays: Arrays, u: Array | None, out: Array) -> Array | None:
+def _in_matrices(f: Any, arrays: Arrays, u: Array | None, out: Array) -> Array | None:
     x, where, u = (
         a if a is None else _stored(np.ascontiguousarray(a)) for a in (arrays.x, arrays.where, u)
     )
     size, y = arrays.x.shape, _stored(out)
     if are_tall(f, size, (_working(x), y.dtype), allowed()):
         return tall_columns(f, size, x, where, u, y)
-    return _in_columns(loop, size, x, where, u, y)
+    return _in_columns(_OF_COLUMNS[f], size, x, where, u, y)
 
 
 def _in_columns(
@@ -289,7 +290,7 @@ def pulled(f: Any, arrays: Arrays, u: Array, out: Array) -> Array | None:
     x, where, u = _stored(arrays.x), _mask(arrays), _stored(u)
     g = _place(out, _working(x), _working(x))
     if _are_short(x.shape, _working(x)):
-        are_right = _in_columns(PULLS_OF_COLUMNS[f], (*x.shape, 1), x, where, u, g)
+        are_right = _in_columns(_OF_COLUMNS[f], (*x.shape, 1), x, where, u, g)
     else:
         sums = np.empty(len(out))
         if x.shape[1] <= PART:

@@ -61,6 +61,7 @@ __all__ = [
     "THIRD",
     "TOP",
     "are_some_far",
+    "begin_ends",
     "copy_to",
     "far_sums_of_lane",
     "fill",
@@ -108,7 +109,7 @@ def _summing(term: Callable[..., Any]) -> tuple[Any, Any]:
 
     @inlined()
     def sums(x: Memory, where: Memory | None, n: int, state: Memory, terms: Memory | None) -> None:
-        _begin_ends(state)
+        begin_ends(state)
         add_all(n, x, state, where, terms)
 
     @inlined()
@@ -121,7 +122,7 @@ def _summing(term: Callable[..., Any]) -> tuple[Any, Any]:
         terms: Memory,
     ) -> None:
         n, rows = size
-        _begin_ends(state)
+        begin_ends(state)
         add_lane(n, rows, lane, x, state, where, terms)
 
     return sums, sums_of_lane
@@ -189,7 +190,7 @@ def fill(state: Memory, row: int, stop: int, number: float) -> None:
 
 
 @inlined()
-def _begin_ends(state: Memory) -> None:
+def begin_ends(state: Memory) -> None:
     fill(state, HIGHEST, HIGHEST + 1, -np.inf)
     fill(state, LOWEST, LOWEST + 1, np.inf)
 
@@ -219,7 +220,7 @@ _extend_all = over_vectors(_extend)
 
 @inlined()
 def find_ends(x: Memory, where: Memory | None, n: int, state: Memory) -> None:
-    _begin_ends(state)
+    begin_ends(state)
     _extend_all(n, x, where, state)
 
 

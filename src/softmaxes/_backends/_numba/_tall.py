@@ -29,6 +29,7 @@ from softmaxes._backends._numba._columns import (
     THIRD,
     TOP,
     are_some_far,
+    begin_ends,
     copy_to,
     far_sums_of_lane,
     fill,
@@ -175,10 +176,10 @@ def _rows_of(columns: _Columns, lane: int, lanes: int) -> _Columns:
 def _give(phase: int, lane: int, some: _Columns) -> None:
     """Let all threads know what this one has found of a lane."""
     state, room, begin = some.state, some.room, phase * HEIGHT + lane
-    for row in range(SUM, TOP + 1, ERROR - SUM):
-        _copy(state, row + lane, room, begin + row)
-    _copy(state, HIGHEST, room, begin + HIGH)
-    _copy(state, LOWEST, room, begin + LOW)
+    for row in (SUM, ERROR, TOP):
+        copy_to(room, begin + row, state.length, state, row + lane)
+    copy_to(room, begin + HIGH, state.length, state, HIGHEST)
+    copy_to(room, begin + LOW, state.length, state, LOWEST)
 
 
 @inlined()
@@ -186,22 +187,15 @@ def _take(phase: int, columns: _Columns) -> None:
     """Learn what all threads have found of lanes."""
     state, room, begin = columns.state, columns.room, phase * HEIGHT
     lanes, zero = lanes_of(state), filled(state, 0.0)
-    fill(state, HIGHEST, HIGHEST + 1, -np.inf)
-    fill(state, LOWEST, LOWEST + 1, np.inf)
+    begin_ends(state)
     for lane in range(lanes):
-        for row in range(SUM, TOP + 1, ERROR - SUM):
-            _copy(room, begin + row + lane, state, row + lane)
+        for row in (SUM, ERROR, TOP):
+            copy_to(state, row + lane, state.length, room, begin + row + lane)
         for start in range(0, state.length, lanes):
             highest = load(room, begin + HIGH + lane, start, zero)
             lowest = load(room, begin + LOW + lane, start, zero)
             store(state, HIGHEST, start, max(highest, load(state, HIGHEST, start, zero)))
             store(state, LOWEST, start, min(lowest, load(state, LOWEST, start, zero)))
-
-
-@inlined()
-def _copy(a: Memory, row: int, b: Memory, to: int) -> None:
-    for start in range(0, min(a.length, b.length), lanes_of(a)):
-        store(b, to, start, load(a, row, start, filled(a, 0.0)))
 
 
 # From scores to divisors ---------------------------------------------------------------------------
@@ -298,10 +292,11 @@ def _logsumexp(turns: Array, columns: _Columns) -> None:
 
 @inlined()
 def _dominant(some: _Columns, lane: int) -> None:
-    fill(some.state, PLACE, PLACE + 1, -1.0)
-    find_places(some.size[0], some.g, some.u, some.state)
-    _copy(some.state, PLACE, some.room, DOMINANT * HEIGHT + HIGH + lane)
-    _copy(some.state, THIRD, some.room, DOMINANT * HEIGHT + LOW + lane)
+    state, room, begin = some.state, some.room, DOMINANT * HEIGHT + lane
+    fill(state, PLACE, PLACE + 1, -1.0)
+    find_places(some.size[0], some.g, some.u, state)
+    copy_to(room, begin + HIGH, state.length, state, PLACE)
+    copy_to(room, begin + LOW, state.length, state, THIRD)
 
 
 @inlined()
@@ -321,7 +316,8 @@ def _take_dominant(columns: _Columns) -> None:
 @inlined()
 def _place_in(some: _Columns, lane: int) -> None:
     """Write where in the rows of a lane a probability above 1/2 is."""
-    _copy(some.room, DOMINANT * HEIGHT + HIGH + lane, some.state, PLACE)
+    state = some.state
+    copy_to(state, PLACE, state.length, some.room, DOMINANT * HEIGHT + HIGH + lane)
 
 
 _find_dominant = _phase(DOMINANT, _dominant)

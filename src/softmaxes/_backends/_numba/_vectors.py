@@ -331,12 +331,7 @@ def row_of(a: Any, row: Any) -> Any:
 
 @lowered(row_of, lambda a, row: a)
 def _row_of(context: Any, builder: Any, signature: Any, a: Any, row: Any) -> Any:
-    if signature.return_type == types.none:
-        return a
-    made = cgutils.create_struct_proxy(signature.return_type)(context, builder, a)
-    made.data = builder.gep(made.data, [builder.mul(row, made.stride)])
-    made.stride = ir.Constant(made.stride.type, 0)
-    return made._getvalue()
+    return _rows_apart(context, builder, signature, a, row, ir.Constant(row.type, 0))
 
 
 def rows_apart(a: Any, row: Any, step: Any) -> Any:
