@@ -43,7 +43,9 @@ def floors() -> list[str]:
 def pytest(session: nox.Session, *arguments: str, backends: str, **environment: str) -> None:
     """Run pytest on all cores, with these array libraries."""
     environment["SOFTMAXES_TEST_BACKENDS"] = backends
-    # Neighbours share what JAX has compiled, so each worker begins with half of the tests in a row.
+    # Workers share on disk what JAX has compiled, and neighbours in memory: each begins with half in a row.
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(session.cache_dir.resolve() / "jax")
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     arguments = ("-n", "auto", "--dist", "worksteal", *arguments, *session.posargs)
     session.run("pytest", *arguments, env=environment)
 
