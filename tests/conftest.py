@@ -216,6 +216,18 @@ def _parameters():
         yield from (pytest.param(name, marks=marks) for name in manners.get(library, (library,)))
 
 
+# Where every row and value is tried in batches of JAX as well; the other files do so in the slow session.
+IN_BATCHES = {"test_contract.py", "test_values.py"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        of = getattr(item, "callspec", None)
+        if of and of.params.get("backend") == "jax-vmap" and item.path.name not in IN_BATCHES:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=_parameters())
 def backend(request):
     """One array library, called in one manner."""

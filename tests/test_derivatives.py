@@ -57,7 +57,7 @@ def engine_of(backend):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("n", [2, 10, 1000])
+@pytest.mark.parametrize("n", [2, pytest.param(10, marks=pytest.mark.slow), 1000])
 @pytest.mark.parametrize("name", REGIMES)
 def test_every_derivative_keeps_its_budget(name, n, dtype):
     x = regime(name, n, dtype, seeded(name, n))

@@ -1,6 +1,7 @@
 """Every entry within its budget of ulp: each function, dtype, regime, length, axis and library."""
 
 import math
+from itertools import cycle, product
 
 import mpmath
 import numpy as np
@@ -61,12 +62,17 @@ def test_every_loss_keeps_its_budget(name, n, dtype):
             assert error <= case.budget(dtype), (backend.name, label)
 
 
-# Sums of half precision are those of float32, rounded once.
-HALF_SELDOM = [pytest.param(d, marks=[pytest.mark.slow] if "16" in d else []) for d in DTYPES]
+# Of each regime one dtype; sums of half precision are those of float32, rounded once.
+IN_TURN = set(zip(REGIMES, cycle(["float32", "float64"]), strict=False))
 
 
-@pytest.mark.parametrize("dtype", HALF_SELDOM)
-@pytest.mark.parametrize("name", REGIMES)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(*case, marks=[] if case in IN_TURN else [pytest.mark.slow])
+        for case in product(REGIMES, DTYPES)
+    ],
+)
 def test_every_entry_of_a_long_slice_keeps_its_budget(name, dtype):
     rows = [regime(name, 50_000, dtype, seeded(name, 50_000))]
     for backend in backends(LONG, dtype):
