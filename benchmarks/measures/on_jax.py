@@ -20,7 +20,12 @@ from softmaxes._cli.bench import NAMES, scores
 
 __all__ = ["SHAPES", "SMALL", "compilation", "temporaries", "times"]
 
-SHAPES = {"(1, 1e6)": (1, 1_000_000), "(256, 4096)": (256, 4096), "(16384, 64)": (16_384, 64)}
+SHAPES = {
+    "(1, 1e6)": (1, 1_000_000),
+    "(256, 4096)": (256, 4096),
+    "(16384, 64)": (16_384, 64),
+    "(128, 20000)": (128, 20_000),
+}
 SMALL = {f"({rows}, {n})": (rows, n) for rows, n in ((8, 8), (64, 128), (1000, 50), (20_000, 10))}
 LARGE = 1_000_000  # entries, from which two axes are enough
 BATCH = 8  # pictures, of which each has classes in its second axis
