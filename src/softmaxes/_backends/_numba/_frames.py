@@ -38,7 +38,7 @@ __all__ = ["handler", "of_columns", "of_long_rows", "of_rows", "of_tall_columns"
 
 PART = 1 << 15  # entries, of which a few are worth a thread: those of XLA are awake
 MANY = 32  # parts, from which on a call is not done twice where a slice is not right
-ROW = 64  # entries, as many as it takes the time of to begin a row
+ROW, COLUMN = 64, 8  # entries, in the time of which a row is begun, or a column's sums finished
 BYTES = 8
 # The words of a frame, of the interface, of a buffer, and of attributes.
 EXTENSION, API, CONTEXT, STAGE, ARGUMENTS, RESULTS, ATTRIBUTES = 1, 2, 3, 4, 9, 14, 20
@@ -110,8 +110,8 @@ def _size(frame: int) -> tuple[int, int]:
 def _parts(frame: int) -> int:
     """Return how many parts of work there are."""
     (n, columns), entries = _size(frame), _length(frame, ARGUMENTS, 0)
-    rows = entries // n if columns == 0 else 0
-    return (entries + rows * ROW) // PART
+    slices, each = entries // n, ROW if columns == 0 else COLUMN
+    return (entries + slices * each) // PART
 
 
 @inlined()
