@@ -270,8 +270,12 @@ def test_numbers_of_python_that_numpy_keeps_as_objects_are_real():
 
 
 def test_dtypes_that_do_not_promote_are_named():
-    x, t = X.astype(ml_dtypes.bfloat16), np.ones(3, dtype=np.float16)
-    refused(partial(sm.softmax, x, temperature=t), TypeError, "x of bfloat16", "temperature of")
+    jnp = pytest.importorskip("jax.numpy")
+    x, t = jnp.asarray(X, "float8_e4m3fn"), jnp.ones(3, "float8_e5m2")
+    call = partial(sm.softmax, x, temperature=t)
+    refused(call, TypeError, "x of float8_e4m3fn", "temperature of float8_e5m2")
+    call = partial(sm.cross_entropy, x, jnp.ones((2, 3), "float32"))
+    refused(call, TypeError, "logits of float8_e4m3fn", "labels of float32")
 
 
 def test_a_list_of_traced_numbers_is_refused():

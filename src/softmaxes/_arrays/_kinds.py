@@ -48,6 +48,9 @@ EAGER_JAX: set[type] = set()
 # Narrower than float32: computed in float32, rounded once at the end.
 NARROW = ("float16", "bfloat16", "float8")
 
+# What libraries raise of dtypes that do not promote.
+NOT_PROMOTED = TypeError, ValueError
+
 
 class Kind(NamedTuple):
     """What an argument is made of, in words and in the dtypes of the standard."""
@@ -215,12 +218,12 @@ def result_dtype(xp: Namespace, **arrays: Any) -> Any:
         return xpx.default_dtype(xp, "real floating")
     try:
         return xp.result_type(*given.values())
-    except TypeError:  # integers and floats do not mix in every library
+    except NOT_PROMOTED:  # integers and floats do not mix in every library
         pass
     try:
         default = [xpx.default_dtype(xp, "real floating")] if len(real) < len(given) else []
         return xp.result_type(*real, *default)
-    except TypeError:
+    except NOT_PROMOTED:
         dtypes = ", ".join(f"{name} of {last_name(a.dtype)}" for name, a in given.items())
         raise TypeError(f"the arguments must have dtypes that promote, got {dtypes}") from None
 
