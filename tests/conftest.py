@@ -216,15 +216,20 @@ def _parameters():
         yield from (pytest.param(name, marks=marks) for name in manners.get(library, (library,)))
 
 
-# Where every row and value is tried in batches of JAX as well; the other files do so in the slow session.
-IN_BATCHES = {"test_contract.py", "test_values.py"}
+def seldom(*values, **options):
+    """Return a parameter of the slow session."""
+    return pytest.param(*values, marks=pytest.mark.slow, **options)
+
+
+# What every row and value is tried in; the other files do so in the slow session.
+SELDOM, IN_ALL = {"jax-vmap", "strict-2024.12"}, {"test_contract.py", "test_values.py"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
         of = getattr(item, "callspec", None)
-        if of and of.params.get("backend") == "jax-vmap" and item.path.name not in IN_BATCHES:
+        if of and of.params.get("backend") in SELDOM and item.path.name not in IN_ALL:
             item.add_marker(pytest.mark.slow)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import truth
 from cases import FUNCTIONS, every_function
-from conftest import backend_named
+from conftest import backend_named, seldom
 from contract import CONTRACT, INF, NAN, Row
 from ulps import ulp_error
 
@@ -604,7 +604,7 @@ def compiled(torch, f):
     "manner",
     [
         pytest.param(lambda torch, f: torch.func.vmap(f), id="vmap"),
-        pytest.param(compiled, id="compiled", marks=pytest.mark.slow),
+        seldom(compiled, id="compiled"),
     ],
 )
 def test_the_contract_holds_for_a_batch_of_slices(torch, function, manner):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from cases import GRADIENTS, LOSS_GRADIENTS, every_function, flushed
-from conftest import LIBRARIES, backend_named
+from conftest import LIBRARIES, backend_named, seldom
 from hypothesis import given
 from hypothesis import strategies as st
 from regimes import REGIMES, regime, seeded
@@ -57,7 +57,7 @@ def engine_of(backend):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("n", [2, pytest.param(10, marks=pytest.mark.slow), 1000])
+@pytest.mark.parametrize("n", [2, seldom(10), 1000])
 @pytest.mark.parametrize("name", REGIMES)
 def test_every_derivative_keeps_its_budget(name, n, dtype):
     x = regime(name, n, dtype, seeded(name, n))
@@ -135,7 +135,7 @@ OURS, THEIRS = "our rule", "the formula of JAX"
     [
         *((axis, OURS) for axis in (-1, 0, (0, 2), None)),
         ((0, 2), THEIRS),
-        *(pytest.param(axis, THEIRS, marks=pytest.mark.slow) for axis in (-1, 0, None)),
+        *(seldom(axis, THEIRS) for axis in (-1, 0, None)),
     ],
 )
 def test_the_rules_agree_with_the_engine_of_jax(jax, function, axis, whose):
@@ -172,8 +172,11 @@ def test_the_rules_agree_with_the_engine_of_jax(jax, function, axis, whose):
 )
 @pytest.mark.parametrize(
     "t",
-    [0.7, [[0.7], [2.0]], [[0.7, 3.0, 1.0], [2.0, 0.5, 1.5]]],
-    ids=["one", "by row", "by entry"],
+    [
+        seldom(0.7, id="one"),
+        seldom([[0.7], [2.0]], id="by row"),
+        pytest.param([[0.7, 3.0, 1.0], [2.0, 0.5, 1.5]], id="by entry"),
+    ],
 )
 def test_derivatives_by_temperature_and_weights_agree_with_the_plain_formula(jax, ours, plain, t):
     x = jax.numpy.asarray([[0.3, -1.0, 2.0], [1.0, 1.0, -3.0]])
@@ -323,7 +326,7 @@ def test_a_mask_is_kept_as_it_came_and_nothing_else(jax, function):
 
 
 @every_function
-@pytest.mark.parametrize("order", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("order", [2, seldom(3)])
 def test_transformations_of_jax_compose(jax, function, order):
     from jax.test_util import check_grads
 

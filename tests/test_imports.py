@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import seldom
 
 import softmaxes
 
@@ -186,7 +187,14 @@ def test_only_the_command_line_imports_the_command_line():
     } <= {"__main__.py"}
 
 
-@pytest.mark.parametrize("name", [name for name in PACKAGE if name != "__main__.py"])
+@pytest.mark.parametrize(
+    "name",
+    [  # PyTorch takes seconds to import
+        seldom(name) if name.startswith("_backends/_torch_") else name
+        for name in PACKAGE
+        if name != "__main__.py"
+    ],
+)
 def test_every_module_can_be_imported_first(name):
     module = ".".join(["softmaxes", *Path(name).with_suffix("").parts]).removesuffix(".__init__")
     for library in ("jax", "torch", "dask", "numba"):

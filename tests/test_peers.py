@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import scipy.special
-from conftest import LIBRARIES
+from conftest import LIBRARIES, seldom
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ import softmaxes as sm
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("library", ["numpy", "array_api_strict", "jax.numpy"])
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict", seldom("jax.numpy")])
 def test_the_tests_of_scipy_pass_on_our_functions(library, tmp_path):
     if {"array_api_strict": "strict", "jax.numpy": "jax"}.get(library, "numpy") not in LIBRARIES:
         pytest.skip(f"{library} is not tested")
