@@ -159,7 +159,9 @@ def test_many_callers_at_once_share_the_threads(jax, function):
 
 
 @every_function
-@pytest.mark.parametrize(("shape", "axis"), [((5000, 13), -1), ((300, 500), -1), ((300, 500), 0)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((5000, 13), -1), ((300, 500), -1), ((300, 500), 0), ((2, 16_280), 0)]
+)
 def test_the_bits_do_not_depend_on_the_number_of_threads(jax, monkeypatch, function, shape, axis):
     x, u, _ = (jax.numpy.asarray(a, "float32") for a in rows_of_all_kinds(shape))
     u = u.take(0, axis) if function is sm.logsumexp else u
