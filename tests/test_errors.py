@@ -269,7 +269,18 @@ def test_numbers_of_python_that_numpy_keeps_as_objects_are_real():
     np.testing.assert_array_equal(sm.softmax([0.0, 1.0], temperature=Fraction(0)), [0, 1])
 
 
-def test_dtypes_that_do_not_promote_are_named():
+def test_dtypes_that_numpy_does_not_promote_are_named():
+    x, t = X.astype(ml_dtypes.bfloat16), np.ones(3, dtype=np.float16)
+    call = partial(sm.softmax, x, temperature=t)
+    try:
+        promoted = np.result_type(x, t)
+    except TypeError:  # before ml_dtypes 0.7
+        refused(call, TypeError, "x of bfloat16", "temperature of")
+    else:
+        assert call().dtype == promoted
+
+
+def test_dtypes_that_jax_does_not_promote_are_named():
     jnp = pytest.importorskip("jax.numpy")
     x, t = jnp.asarray(X, "float8_e4m3fn"), jnp.ones(3, "float8_e5m2")
     call = partial(sm.softmax, x, temperature=t)
