@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import LIBRARIES, MODULES
+from conftest import LIBRARIES, MODULES, seldom
 from test_peers import README_ROWS, written
 
 import softmaxes as sm
@@ -155,7 +155,7 @@ def name_of(page):
 
 PAGES = [*sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("howto/*.md"))]
 EXECUTED = [
-    pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if page.name in SLOW else [])
+    (seldom if page.name in SLOW else pytest.param)(page, id=name_of(page))
     for page in [README, *PAGES]
     if examples(page)
 ]

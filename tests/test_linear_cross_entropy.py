@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import truth
 from cases import flushed
+from conftest import seldom
 from contract import CONTRACT
 from regimes import REGIMES, regime, seeded
 from test_contract import DTYPES, arguments, assert_is, known
@@ -63,12 +64,7 @@ TILED = {"one row": "float32", "some rows": "float64", "all rows": "float32"}
 @pytest.mark.parametrize(
     ("dtype", "tile_bytes"),
     [
-        pytest.param(
-            dtype,
-            tile_bytes,
-            marks=[] if dtype == TILED[name] else [pytest.mark.slow],
-            id=f"{name}-{dtype}",
-        )
+        (pytest.param if dtype == TILED[name] else seldom)(dtype, tile_bytes, id=f"{name}-{dtype}")
         for name, tile_bytes in TILES.items()
         for dtype in ("float32", "float64")
     ],

@@ -68,10 +68,7 @@ IN_TURN = set(zip(REGIMES, cycle(["float32", "float64"]), strict=False))
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [
-        pytest.param(*case, marks=[] if case in IN_TURN else [pytest.mark.slow])
-        for case in product(REGIMES, DTYPES)
-    ],
+    [case if case in IN_TURN else seldom(*case) for case in product(REGIMES, DTYPES)],
 )
 def test_every_entry_of_a_long_slice_keeps_its_budget(name, dtype):
     rows = [regime(name, 50_000, dtype, seeded(name, 50_000))]
