@@ -21,11 +21,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
-from typing import NamedTuple
 
 import torch
-from measures import FACES, Measure, Pair, by_size, kept, on_jax, on_numpy, on_torch
+from measures import FACES, OURS, Measure, Pair, Point, by_size, kept, on_jax, on_numpy, on_torch
 
 from softmaxes._cli.bench import NAMES
 from softmaxes._cli.report import track
@@ -36,60 +34,46 @@ ROUNDS = 3  # of all pairs of a group, so that what slows a machine for seconds 
 TRIES = 6  # to get as many steady ones of each
 # glibc gives freed memory back to the system, page by page; above these sizes, that is never.
 NEVER = 1 << 40
-PAGES_KEPT = {
-    "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={NEVER}:glibc.malloc.trim_threshold={NEVER}"
+LOOPS = "loops compiled"
+# The environment in which a process must have been started for the groups that are named so.
+SETTINGS = {
+    "freed pages kept": {
+        "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={NEVER}:glibc.malloc.trim_threshold={NEVER}"
+    },
+    LOOPS: {"SOFTMAXES_NUMBA": "1"},
 }
 
-
-class Group(NamedTuple):
-    """Cases of one kind, and the environment in which a process must have been started for them."""
-
-    cases: Callable[[], Iterator[Pair | Measure]]
-    settings: Mapping[str, str] = MappingProxyType({})
-
-
-COMPILED = {"SOFTMAXES_NUMBA": "1"}
-
 # What NumPy computes, or XLA, which compiled loops can do instead.
-OF_LOOPS_TOO = {
-    "NumPy softmax and log_softmax, beside SciPy": Group(partial(on_numpy.values, FACES)),
-    "NumPy softmax and log_softmax, beside SciPy, freed pages kept": Group(
-        partial(on_numpy.values, FACES), PAGES_KEPT
+OF_LOOPS_TOO: dict[str, Callable[[], Iterator[Pair | Measure]]] = {
+    "NumPy softmax and log_softmax, beside SciPy": partial(on_numpy.values, FACES),
+    "NumPy softmax and log_softmax, beside SciPy, freed pages kept": partial(
+        on_numpy.values, FACES
     ),
-    "NumPy logsumexp, beside SciPy": Group(partial(on_numpy.values, NAMES[2:])),
-    "NumPy softmax, beside torch.softmax": Group(partial(on_numpy.values, NAMES[:1], torch)),
-    "NumPy value and VJP, beside torch": Group(on_numpy.pullbacks),
-    "NumPy masked, beside unmasked": Group(on_numpy.masked),
-    "NumPy axis 0, beside the last axis": Group(on_numpy.other_axes),
-    "NumPy memory beyond the result, beside SciPy": Group(on_numpy.extra_memory),
-    "NumPy 8 entries, beside SciPy": Group(partial(on_numpy.small, "numpy")),
-    "NumPy error of sums over axis 0, beside SciPy": Group(on_numpy.sums_over_axis_0),
-    "NumPy time of sums over axis 0, beside SciPy": Group(on_numpy.times_over_axis_0),
-    "PyTorch eager value and gradient, beside torch": Group(
-        partial(on_torch.times, on_torch.eager)
-    ),
-    "PyTorch compiled value and gradient, beside torch": Group(
-        partial(on_torch.times, on_torch.compiled)
-    ),
-    "JAX compiled value, beside jax.nn": Group(partial(on_jax.times, "value")),
-    "JAX compiled gradient, beside jax.nn": Group(partial(on_jax.times, "gradient")),
-    "JAX compiled small value, beside jax.nn": Group(partial(on_jax.times, "value", on_jax.SMALL)),
-    "JAX compiled small gradient, beside jax.nn": Group(
-        partial(on_jax.times, "gradient", on_jax.SMALL)
-    ),
-    "JAX compiled bfloat16 temporaries, beside jax.nn": Group(on_jax.temporaries),
-    "JAX time to compile, beside jax.nn": Group(on_jax.compilation),
+    "NumPy logsumexp, beside SciPy": partial(on_numpy.values, NAMES[2:]),
+    "NumPy softmax, beside torch.softmax": partial(on_numpy.values, NAMES[:1], torch),
+    "NumPy value and VJP, beside torch": on_numpy.pullbacks,
+    "NumPy masked, beside unmasked": on_numpy.masked,
+    "NumPy axis 0, beside the last axis": on_numpy.other_axes,
+    "NumPy memory beyond the result, beside SciPy": on_numpy.extra_memory,
+    "NumPy 8 entries, beside SciPy": partial(on_numpy.small, "numpy"),
+    "NumPy error of sums over axis 0, beside SciPy": on_numpy.sums_over_axis_0,
+    "NumPy time of sums over axis 0, beside SciPy": on_numpy.times_over_axis_0,
+    "PyTorch eager value and gradient, beside torch": partial(on_torch.times, on_torch.eager),
+    "PyTorch compiled value and gradient, beside torch": partial(on_torch.times, on_torch.compiled),
+    "JAX compiled value, beside jax.nn": partial(on_jax.times, "value"),
+    "JAX compiled gradient, beside jax.nn": partial(on_jax.times, "gradient"),
+    "JAX compiled small value, beside jax.nn": partial(on_jax.times, "value", on_jax.SMALL),
+    "JAX compiled small gradient, beside jax.nn": partial(on_jax.times, "gradient", on_jax.SMALL),
+    "JAX compiled bfloat16 temporaries, beside jax.nn": on_jax.temporaries,
+    "JAX time to compile, beside jax.nn": on_jax.compilation,
 }
 # In the order of the table.
 GROUPS = {
     **OF_LOOPS_TOO,
-    **{
-        f"{name}, loops compiled": Group(group.cases, {**group.settings, **COMPILED})
-        for name, group in OF_LOOPS_TOO.items()
-    },
-    "JAX eager 8 entries, beside jax.nn": Group(partial(on_numpy.small, "jax")),
+    **{f"{name}, {LOOPS}": cases for name, cases in OF_LOOPS_TOO.items()},
+    "JAX eager 8 entries, beside jax.nn": partial(on_numpy.small, "jax"),
 }
-BY_LENGTH, ROOFLINE = "softmax by length", "softmax roofline"
+PLOTS = {"softmax_by_length": by_size.by_length, "roofline": by_size.roofline}
 
 
 def main() -> int:
@@ -100,30 +84,33 @@ def main() -> int:
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    groups = [group for group in GROUPS if re.search(options.only, group)]
+    groups, plots = (
+        [name for name in names if re.search(options.only, name)] for names in (GROUPS, PLOTS)
+    )
     measures = [
         measure
         for group in track(groups, "measuring", len(groups))
         for measure in measured(group, options.clock)
     ]
-    lengths, sizes = (
-        list(points(options.clock)) if re.search(options.only, name) else []
-        for name, points in ((BY_LENGTH, by_size.by_length), (ROOFLINE, by_size.roofline))
-    )
-    settings = {group: GROUPS[group].settings for group in groups if GROUPS[group].settings}
+    points = {name: drawn(name, options.clock) for name in plots}
     options.results.mkdir(exist_ok=True)
-    kept.write(options.results, measures, lengths, sizes, options.clock, settings)
+    kept.write(options.results, measures, points, options.clock, SETTINGS)
     return 0 if all(measure.steady for measure in measures) else 1
 
 
 def measured(group: str, clock: str) -> Iterator[Measure]:
     """Yield the measures of a group, and print them, and the rounds of pairs, as they come."""
-    cases, settings = GROUPS[group]
+    settings = {
+        name: value
+        for kind, set_there in SETTINGS.items()
+        if kind in group
+        for name, value in set_there.items()
+    }
     if not settings.items() <= os.environ.items():
-        yield from measured_apart(group, clock)
+        yield from apart(group, clock, settings)[0]
         return
     rounds: list[tuple[Pair, list[Measure]]] = []
-    for case in cases():
+    for case in GROUPS[group]():
         if isinstance(case, Pair):
             rounds.append((case, []))
         else:
@@ -136,15 +123,27 @@ def measured(group: str, clock: str) -> Iterator[Measure]:
         yield median_of(taken)
 
 
-def measured_apart(group: str, clock: str) -> Iterator[Measure]:
-    """Yield the measures of a group, taken in a process that is started with its settings."""
-    if "GLIBC_TUNABLES" in GROUPS[group].settings and platform.libc_ver()[0] != "glibc":
-        return
+def drawn(name: str, clock: str) -> list[Point]:
+    """Return the points of a plot, and those of ours with compiled loops."""
+    points = list(PLOTS[name](clock))
+    if SETTINGS[LOOPS].items() <= os.environ.items():
+        return points
+    others = apart(name, clock, SETTINGS[LOOPS])[1][name]
+    ours = (point for point in others if point.library == OURS)
+    return [*points, *(point._replace(library=f"{OURS}, {LOOPS}") for point in ours)]
+
+
+def apart(
+    name: str, clock: str, settings: Mapping[str, str]
+) -> tuple[list[Measure], dict[str, list[Point]]]:
+    """Return what of this name is measured in a process that is started with settings."""
+    if "GLIBC_TUNABLES" in settings and platform.libc_ver()[0] != "glibc":
+        return [], {}
     with TemporaryDirectory() as results:
-        options = "--only", f"^{re.escape(group)}$", "--clock", clock, "--results", results
+        options = "--only", f"^{re.escape(name)}$", "--clock", clock, "--results", results
         command = [sys.executable, __file__, *options]
-        subprocess.run(command, env=os.environ | GROUPS[group].settings, check=False)
-        yield from kept.read(Path(results))
+        subprocess.run(command, env=os.environ | settings, check=False)
+        return kept.read(Path(results))
 
 
 def shown(measure: Measure) -> Measure:

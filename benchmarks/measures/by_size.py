@@ -7,37 +7,31 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 import softmaxes as sm
-from measures import Work
+from measures import OURS, Point, Work
 from softmaxes._cli.bench import last_axis, libraries, scores
 from softmaxes._cli.timing import turns
 
-__all__ = ["Point", "by_length", "roofline"]
+__all__ = ["by_length", "roofline"]
 
 LENGTHS = tuple(8 << i for i in range(0, 18, 2))  # of one row
 SIZES = tuple(1 << i for i in range(10, 25, 2))  # of rows of a thousand entries
 ROW = 1024
 THREADS = ThreadPoolExecutor()
-
-
-class Point(NamedTuple):
-    """The median seconds for a call on so many entries."""
-
-    library: str
-    n: int
-    s: float
+Name = tuple[str, str]  # a library, and that whose arrays it takes
+COPY, EXP_ON_NUMPY = ("a copy", ""), ("exp alone", "numpy")
 
 
 def by_length(clock: str) -> Iterator[Point]:
     """Yield the times of one row of each length."""
     for n in LENGTHS:
         x = scores((n,))
-        yield from in_turns("numpy.exp alone", partial(np.exp, x), "a copy", x.copy, n, clock)
+        yield from in_turns(EXP_ON_NUMPY, partial(np.exp, x), COPY, x.copy, n, clock)
     yield from of_softmax([(n,) for n in LENGTHS], clock)
 
 
@@ -46,29 +40,31 @@ def roofline(clock: str) -> Iterator[Point]:
     for n in SIZES:
         x = scores((n // ROW, ROW))
         t = torch.asarray(x)
-        yield from in_turns("exp of torch alone", t.exp, "a copy", t.clone, n, clock)
+        yield from in_turns(("exp alone", "torch"), t.exp, COPY, t.clone, n, clock)
         alone, together = partial(np.exp, x), partial(in_threads, np.exp, x)
         times = turns(alone, together, clock=clock, count=5)
-        yield Point("exp of numpy alone", n, min(times.ours, times.theirs))
+        yield Point(*EXP_ON_NUMPY, n, min(times.ours, times.theirs))
     yield from of_softmax([(n // ROW, ROW) for n in SIZES], clock)
 
 
 def in_turns(
-    name: str, f: Work, other_name: str, other: Work, n: int, clock: str
+    name: Name, f: Work, other_name: Name, other: Work, n: int, clock: str
 ) -> Iterator[Point]:
     times = turns(f, other, clock=clock, count=5)
-    yield Point(name, n, times.ours)
-    yield Point(other_name, n, times.theirs)
+    yield Point(*name, n, times.ours)
+    yield Point(*other_name, n, times.theirs)
 
 
 def of_softmax(shapes: list[tuple[int, ...]], clock: str) -> Iterator[Point]:
-    for library, shape in product(libraries(), shapes):
+    # Large arrays take as long in JAX's eager calls as in compiled ones, and small ones what a call takes.
+    compared = (library for library in libraries() if library.name != "jax")
+    for library, shape in product(compared, shapes):
         x = library.array(scores(shape))
         ours, theirs = (
             partial(library.prepared(partial(last_axis, of.softmax)), x)
             for of in (sm, library.functions)
         )
-        names = f"softmaxes on {library.name}", f"{library.peer} ({library.name})"
+        names = (OURS, library.name), (library.peer, library.name)
         yield from in_turns(names[0], ours, names[1], theirs, math.prod(shape), clock)
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import statistics
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,23 @@ import jax
 import numpy as np
 import torch
 
-from measures import Measure
-from measures.by_size import Point
+from measures import OURS, Measure, Point
 
 __all__ = ["read", "write"]
 
 # What chooses instructions or memory; said with the results where it is set.
 SETTINGS = ("NPY_DISABLE_CPU_FEATURES", "ATEN_CPU_CAPABILITY", "XLA_FLAGS", "GLIBC_TUNABLES")
+Settings = Mapping[str, Mapping[str, str]]
 PACKAGES = ("softmaxes", "numpy", "numba", "scipy", "jax", "torch")
-STYLES = {"softmaxes": "-", "numpy.exp": ":", "exp": ":", "a": ":"}
+BOUNDS = ("a copy", "exp alone")
 
 
 def write(
     to: Path,
     measures: list[Measure],
-    lengths: list[Point],
-    sizes: list[Point],
+    points: Mapping[str, list[Point]],
     clock: str,
-    settings: dict[str, dict[str, str]],
+    settings: Settings,
 ) -> None:
     about = {
         "machine": f"{processor()}, {jax.local_device_count()} JAX device, {torch.get_num_threads()} threads",
@@ -45,21 +45,19 @@ def write(
         "about": about,
         "set_for": settings,
         "measures": [measure._asdict() for measure in measures],
-        "softmax_by_length": [point._asdict() for point in lengths],
-        "roofline": [point._asdict() for point in sizes],
+        "points": {plot: [point._asdict() for point in of] for plot, of in points.items()},
     }
     (to / "results.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     (to / "table.md").write_text(markdown(measures, about, settings), encoding="utf-8")
-    if lengths:
-        plot_times(lengths, to / "softmax_by_length.svg")
-    if sizes:
-        plot_roofline(sizes, to / "roofline.svg")
+    for plot, of in points.items():
+        DRAWN[plot](of, to / f"{plot}.svg")
 
 
-def read(at: Path) -> list[Measure]:
-    """Return the measures that were written to a folder."""
+def read(at: Path) -> tuple[list[Measure], dict[str, list[Point]]]:
+    """Return the measures and the points of plots that were written to a folder."""
     records = json.loads((at / "results.json").read_text(encoding="utf-8"))
-    return [Measure(**measure) for measure in records["measures"]]
+    points = {plot: [Point(**point) for point in of] for plot, of in records["points"].items()}
+    return [Measure(**measure) for measure in records["measures"]], points
 
 
 def processor() -> str:
@@ -69,14 +67,12 @@ def processor() -> str:
     return f"{len(names)} × {names[0]}" if names else platform.processor()
 
 
-def markdown(
-    measures: list[Measure], about: dict[str, str], settings: dict[str, dict[str, str]]
-) -> str:
+def markdown(measures: list[Measure], about: dict[str, str], settings: Settings) -> str:
     """Return one line for each group: the geometric mean and the worst of its ratios."""
     lines = [", ".join(f"{name} {value}" for name, value in about.items()) + ".", ""]
-    for group, set_there in settings.items():
+    for kind, set_there in settings.items():
         stated = ", ".join(f"`{name}={value}`" for name, value in set_there.items())
-        lines += [f"{group}: {stated}.", ""]
+        lines += [f"{kind.capitalize()}: {stated}.", ""]
     lines += [
         "| measure, peer ÷ ours | cases | geometric mean | worst | worst case | ours there | steady |",
         "|---|---|---|---|---|---|---|",
@@ -96,31 +92,40 @@ def markdown(
 
 def plot_times(points: list[Point], to: Path) -> None:
     figure, axes = plot("entries in the row", "softmax, ns for each entry")
-    for library, style, n, s in curves(points):
-        axes.plot(n, 1e9 * s / n, style, label=library)
+    for look, n, s in curves(points):
+        axes.plot(n, 1e9 * s / n, **look)
     finish(figure, axes, to)
 
 
 def plot_roofline(points: list[Point], to: Path) -> None:
     """Draw the entries of a second, and shade what is above the bound of memory."""
     figure, axes = plot("entries, in rows of 1024", "softmax, 10⁹ entries in a second")
-    for library, style, n, s in curves(points):
-        axes.plot(n, 1e-9 * n / s, style, label=library)
+    for look, n, s in curves(points):
+        axes.plot(n, 1e-9 * n / s, **look)
+        if look["label"] == "a copy":
+            copied = n, 1e-9 * n / s
     top = axes.get_ylim()[1]
-    n, copied = next(
-        (n, 1e-9 * n / s) for library, _, n, s in curves(points) if library == "a copy"
-    )
-    axes.fill_between(n, copied, top, color="gray", alpha=0.15)
+    axes.fill_between(*copied, top, color="gray", alpha=0.15)
     axes.set_ylim(top=top)
     finish(figure, axes, to)
 
 
-def curves(points: list[Point]) -> Any:
-    """Yield the name, the style, the numbers of entries and the times of each library."""
-    for library in dict.fromkeys(point.library for point in points):
-        of = [point for point in points if point.library == library]
-        style = STYLES.get(library.split()[0], "--")
-        yield library, style, np.array([p.n for p in of]), np.array([p.s for p in of])
+DRAWN = {"softmax_by_length": plot_times, "roofline": plot_roofline}
+
+
+def curves(points: list[Point]) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+    """Yield the look of each line, a color for each library of arrays, the numbers of entries and the times."""
+    colors = {on: f"C{i}" for i, on in enumerate(sorted({point.on for point in points} - {""}))}
+    for library, on in dict.fromkeys((point.library, point.on) for point in points):
+        of = [point for point in points if (point.library, point.on) == (library, on)]
+        name, _, how = library.partition(", ")
+        look = {
+            "label": f"{name}{on and f' on {on}'}{how and f', {how}'}",
+            "color": colors.get(on, "gray"),
+            "linestyle": "-" if name == OURS else ":" if name in BOUNDS else "--",
+            "linewidth": 2.5 if how else 1.2,
+        }
+        yield look, np.array([p.n for p in of]), np.array([p.s for p in of])
 
 
 def plot(xlabel: str, ylabel: str) -> tuple[Any, Any]:

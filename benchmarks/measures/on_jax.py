@@ -26,7 +26,10 @@ SHAPES = {
     "(16384, 64)": (16_384, 64),
     "(128, 20000)": (128, 20_000),
 }
-SMALL = {f"({rows}, {n})": (rows, n) for rows, n in ((8, 8), (64, 128), (1000, 50), (20_000, 10))}
+SMALL = {
+    f"({rows}, {n})": (rows, n)
+    for rows, n in ((8, 8), (1024, 2), (64, 128), (1000, 50), (20_000, 10))
+}
 LARGE = 1_000_000  # entries, from which two axes are enough
 BATCH = 8  # pictures, of which each has classes in its second axis
 COMPILATIONS = 5
