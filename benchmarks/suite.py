@@ -23,7 +23,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from measures import FACES, OURS, Measure, Pair, Point, by_size, kept, on_jax, on_numpy, on_torch
+from measures import (
+    FACES,
+    LOOPS,
+    OURS,
+    Measure,
+    Pair,
+    Point,
+    by_size,
+    kept,
+    on_jax,
+    on_numpy,
+    on_torch,
+)
 
 from softmaxes._cli.bench import NAMES
 from softmaxes._cli.report import track
@@ -34,7 +46,6 @@ ROUNDS = 3  # of all pairs of a group, so that what slows a machine for seconds 
 TRIES = 6  # to get as many steady ones of each
 # glibc gives freed memory back to the system, page by page; above these sizes, that is never.
 NEVER = 1 << 40
-LOOPS = "loops compiled"
 # The environment in which a process must have been started for the groups that are named so.
 SETTINGS = {
     "freed pages kept": {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["FACES", "OURS", "Measure", "Pair", "Point", "Work"]
+__all__ = ["FACES", "LOOPS", "OURS", "Measure", "Pair", "Point", "Work"]
 
 Work = Callable[[], Any]
 
-OURS = "softmaxes"
+OURS, LOOPS = "softmaxes", "loops compiled"
 FACES = ("softmax", "log_softmax")  # with a result like the scores
 
 

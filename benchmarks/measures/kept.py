@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import torch
 
-from measures import OURS, Measure, Point
+from measures import LOOPS, OURS, Measure, Point
 
 __all__ = ["read", "write"]
 
@@ -68,26 +68,30 @@ def processor() -> str:
 
 
 def markdown(measures: list[Measure], about: dict[str, str], settings: Settings) -> str:
-    """Return one line for each group: the geometric mean and the worst of its ratios."""
+    """Return one line for each group: the geometric mean and the worst of its ratios, and those with loops."""
     lines = [", ".join(f"{name} {value}" for name, value in about.items()) + ".", ""]
     for kind, set_there in settings.items():
         stated = ", ".join(f"`{name}={value}`" for name, value in set_there.items())
         lines += [f"{kind.capitalize()}: {stated}.", ""]
     lines += [
-        "| measure, peer ÷ ours | cases | geometric mean | worst | worst case | ours there | steady |",
-        "|---|---|---|---|---|---|---|",
+        f"| peer ÷ ours | cases | mean | worst | ours there | {LOOPS}: mean | worst | ours there | steady |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for group in dict.fromkeys(measure.group for measure in measures):
-        of = [measure for measure in measures if measure.group == group]
-        mean = math.exp(statistics.fmean(math.log(measure.ratio) for measure in of))
-        worst = min(of, key=lambda measure: measure.ratio)
+    with_loops = f", {LOOPS}"
+    for group in dict.fromkeys(measure.group.removesuffix(with_loops) for measure in measures):
+        both = [[m for m in measures if m.group == name] for name in (group, group + with_loops)]
+        cells = [cell for of in both for cell in (summary(of) if of else [""] * 3)]
+        of = [*both[0], *both[1]]
         steady = f"{sum(measure.steady for measure in of)} of {len(of)}"
-        cells = (
-            *(group, len(of), f"{mean:.2f}", f"{worst.ratio:.2f}", worst.case),
-            *(f"{worst.ours:.2g} {worst.unit}", steady),
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append(f"| {' | '.join((group, str(max(map(len, both))), *cells, steady))} |")
     return "\n".join(lines) + "\n"
+
+
+def summary(measures: list[Measure]) -> list[str]:
+    """Return the geometric mean of ratios, the worst, and what ours is there."""
+    mean = math.exp(statistics.fmean(math.log(measure.ratio) for measure in measures))
+    worst = min(measures, key=lambda measure: measure.ratio)
+    return [f"{mean:.3g}", f"{worst.ratio:.3g}", f"{worst.case}: {worst.ours:.2g} {worst.unit}"]
 
 
 def plot_times(points: list[Point], to: Path) -> None:
