@@ -147,14 +147,13 @@ def find_largest(
 @inlined()
 def finish(x: Memory, found: Memory, slices: int, has_log: bool) -> None:
     """Find S - 1, and its logarithm if that is needed, for several slices of x at once."""
-    zero = filled(found, 0.0)
     for i in range(0, slices, lanes_of(found)):
-        exponent = load(found, SHIFT, i, zero) - load(found, MAXIMUM, i, zero)
-        # By its own exponential, as the term of the maximum is rounded; a product takes less time than a quotient.
-        store(found, EXCESS, i, load(found, BELOW, i, zero) * exp_for(x, exponent))
-    if has_log:  # in a loop of its own: its steps wait for each other, and several slices fill the time
-        for i in range(0, slices, lanes_of(found)):
-            excess = load(found, EXCESS, i, zero)
+        zero = filled(found, 0.0)
+        exponent = load(found, MAXIMUM, i, zero) - load(found, SHIFT, i, zero)
+        # In its own precision, as the term of the maximum is not: it is rounded.
+        excess = load(found, BELOW, i, zero) / exp_for(x, exponent)
+        store(found, EXCESS, i, excess)
+        if has_log:
             store(found, LOG, i, select(excess < 0.0, -np.inf, log1p_for(x, excess)))
 
 
