@@ -141,7 +141,7 @@ def drawn(name: str, clock: str) -> list[Point]:
         return points
     others = apart(name, clock, SETTINGS[LOOPS])[1][name]
     ours = (point for point in others if point.library == OURS)
-    return [*points, *(point._replace(library=f"{OURS}, {LOOPS}") for point in ours)]
+    return [*points, *(point._replace(how=LOOPS) for point in ours)]
 
 
 def apart(

@@ -34,9 +34,10 @@ class Measure(NamedTuple):
 
 
 class Point(NamedTuple):
-    """The median seconds for a call on so many entries, by a library on another, or on none."""
+    """The median seconds for a call on so many entries, by a library on another, or on none, and how."""
 
     library: str
     on: str
     n: int
     s: float
+    how: str = ""

@@ -120,13 +120,12 @@ DRAWN = {"softmax_by_length": plot_times, "roofline": plot_roofline}
 def curves(points: list[Point]) -> Iterator[tuple[dict[str, Any], Any, Any]]:
     """Yield the look of each line, a color for each library of arrays, the numbers of entries and the times."""
     colors = {on: f"C{i}" for i, on in enumerate(sorted({point.on for point in points} - {""}))}
-    for library, on in dict.fromkeys((point.library, point.on) for point in points):
-        of = [point for point in points if (point.library, point.on) == (library, on)]
-        name, _, how = library.partition(", ")
+    for library, on, how in dict.fromkeys((point.library, point.on, point.how) for point in points):
+        of = [p for p in points if (p.library, p.on, p.how) == (library, on, how)]
         look = {
-            "label": f"{name}{on and f' on {on}'}{how and f', {how}'}",
+            "label": f"{library}{on and f' on {on}'}{how and f', {how}'}",
             "color": colors.get(on, "gray"),
-            "linestyle": "-" if name == OURS else ":" if name in BOUNDS else "--",
+            "linestyle": "-" if library == OURS else ":" if library in BOUNDS else "--",
             "linewidth": 2.5 if how else 1.2,
         }
         yield look, np.array([p.n for p in of]), np.array([p.s for p in of])
